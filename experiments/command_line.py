@@ -1,0 +1,75 @@
+"""What the commands share: arguments, overrides, one line for a user's mistake, exit statuses."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from models.errors import InvalidInput
+
+OVERRIDES_HELP = (
+    "Any field of the configuration can be set: --config.train.steps=500 --config.model.position.name=alibi "
+    "--config.model.position.scaling.factor=8.0. An unknown field is refused with the fields that exist."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose left-over `--config.PATH=VALUE` arguments are overrides of a configuration."""
+
+    def __init__(self, command: str, description: str):
+        super().__init__(
+            prog=f"python -m experiments.{command}", description=description, epilog=OVERRIDES_HELP, allow_abbrev=False
+        )
+
+    def parse(self, arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, str]]:
+        """The declared arguments, and overrides by dotted path. Anything else is a usage error: exit status 2."""
+        known, rest = self.parse_known_args(arguments)
+        overrides: dict[str, str] = {}
+        while rest:
+            option = rest.pop(0)
+            if not option.startswith("--config."):
+                self.error(f"unrecognized argument: {option}")
+            path, equals, value = option.removeprefix("--config.").partition("=")
+            if not equals:
+                if not rest:
+                    self.error(f"{option} needs a value: {option}=VALUE")
+                value = rest.pop(0)
+            overrides[path] = value
+        return known, overrides
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Runs a command's main function; a mistake of the user's becomes one line on standard error and exit status 2.
+
+    A full disk exits with 1, a second ctrl-C with 130; a defect keeps its traceback.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        main()
+    except InvalidInput as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"the disk is full: {error.filename or error}; what was saved before is intact", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"longreach: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second start does not compile again."""
+    import jax
+
+    from train.cache import cache_folder
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

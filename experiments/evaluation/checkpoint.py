@@ -1,0 +1,171 @@
+"""Evaluating the checkpoint of a run folder: parameters alone, under any positional override, at any length."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from experiments.evaluation.config import EvaluationConfig
+from experiments.evaluation.suite import Text, choose_text, evaluate_series
+from models.accounting import parameter_count
+from models.config import ModelConfig
+from models.errors import InvalidInput
+from models.positions.rotary import Rotary
+from models.positions.scaling import NoScaling, Scaling
+from models.transformer import init_parameters
+from train.checkpoints import restore_parameters
+from train.config import RunConfig, fill_lengths
+from train.configuration import to_plain
+from train.data import prepare
+from train.provenance import hash_of, write_json_atomic
+from train.tokenizers import load_tokenizer
+
+
+class Checkpoint(NamedTuple):
+    """What a run folder holds, restored for evaluation. model: as trained, with every length filled in."""
+
+    folder: Path
+    config: RunConfig
+    model: ModelConfig
+    parameters: Any
+    step: int
+
+
+def open_checkpoint(folder: Path, config: RunConfig, step: int | None = None) -> Checkpoint:
+    """Restores the parameters of `step` (None: the newest). Raises InvalidInput where there is no undamaged
+    checkpoint, where it was trained with another tokenizer than the folder's, or does not fit the configured model."""
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    model = config.filled_model(tokenizer.vocabulary_size)
+    abstract = nn.meta.unbox(jax.eval_shape(lambda: init_parameters(model, 0)))
+    step, parameters, metadata = restore_parameters(folder / "checkpoints", step, abstract)
+    if metadata["tokenizer"] != tokenizer.hash:
+        raise InvalidInput(
+            f"{folder / 'tokenizer'} is not the tokenizer of this checkpoint: its hash is {tokenizer.hash[:12]}, "
+            f"the checkpoint was trained with {metadata['tokenizer'][:12]}"
+        )
+    return Checkpoint(folder, config, model, parameters, step)
+
+
+class Series(NamedTuple):
+    """A checkpoint under one positional scheme. override: what differs from training, empty for nothing."""
+
+    label: str
+    override: dict[str, Any]
+    model_at: Callable[[int], ModelConfig]
+
+
+def series_of(model: ModelConfig, label: str, trained: int, evaluation: EvaluationConfig) -> list[Series]:
+    """A model trained at `trained` tokens as it is, and, where it has plain RoPE, again under each scaling."""
+    as_trained = Series(label, {}, lambda length: model)
+    if not any(_plain_rope(scheme) for scheme in model.schemes()):
+        return [as_trained]
+    return [as_trained, *(_scaled(model, label, trained, name) for name in evaluation.scalings)]
+
+
+def overridden(checkpoint: Checkpoint, label: str, changed: ModelConfig, override: dict[str, Any]) -> Series:
+    """The checkpoint under a model that differs from the trained one by `override`."""
+    model = fill_lengths(changed, checkpoint.config.train.length).replace(
+        vocabulary_size=checkpoint.model.vocabulary_size
+    )
+    return Series(label, override, lambda length: model)
+
+
+def _plain_rope(scheme: Any) -> bool:
+    return isinstance(scheme, Rotary) and isinstance(scheme.scaling, NoScaling)
+
+
+def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
+    rule = Scaling.registry[name]
+    grows = not rule.depends_on_length and "factor" in {field.name for field in dataclasses.fields(rule)}
+
+    def model_at(length: int) -> ModelConfig:
+        scaling = rule(factor=max(1.0, length / trained)) if grows else rule()
+
+        def scale(scheme: Any) -> Any:
+            return dataclasses.replace(scheme, scaling=scaling) if _plain_rope(scheme) else scheme
+
+        pattern = tuple(dataclasses.replace(layer, position=scale(layer.position)) for layer in model.pattern)
+        return fill_lengths(model.replace(position=scale(model.position), pattern=pattern), trained)
+
+    factor = "length / training length" if grows else "each query's own length"
+    override = {"model.position.scaling.name": name, "model.position.scaling.factor": factor}
+    return Series(f"{label} · {name}", override, model_at)
+
+
+def evaluation_file(folder: Path, label: str) -> Path:
+    """Where the results of a series lie."""
+    return folder / "evaluation" / (re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") + ".json")
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, series: list[Series], evaluation: EvaluationConfig, say: Callable[[str], None]
+) -> None:
+    """Writes one file per series into the run folder's evaluation/; a series already measured the same way is kept."""
+    text: Text | None = None
+    for one in series:
+        path = evaluation_file(checkpoint.folder, one.label)
+        identity = _identity(one, evaluation, checkpoint.step)
+        if _measured(path, identity):
+            continue
+        if text is None:
+            text = _text(checkpoint, evaluation)
+        results = evaluate_series(one.model_at, checkpoint.parameters, text, evaluation)
+        facts = {
+            "series": one.label,
+            "run_id": checkpoint.folder.name,
+            "step": checkpoint.step,
+            "seed": checkpoint.config.seed,
+            "train_length": checkpoint.config.train.length,
+            "override": one.override,
+            "parameters": parameter_count(checkpoint.parameters),
+            "identity": identity,
+        }
+        write_json_atomic(path, facts | results)
+        say(f"evaluated {one.label}: " + _digest(results["rows"]))
+
+
+def all_measured(folder: Path, config: RunConfig, label: str, evaluation: EvaluationConfig) -> bool:
+    """Whether the last checkpoint of a finished run was evaluated in just this way."""
+    model = config.filled_model(load_tokenizer(folder / "tokenizer").vocabulary_size)
+    series = series_of(model, label, config.train.length, evaluation)
+    return all(
+        _measured(evaluation_file(folder, one.label), _identity(one, evaluation, config.train.steps)) for one in series
+    )
+
+
+def _identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
+    """A hash of everything that decides the numbers of a series, given the run."""
+    models = [to_plain(series.model_at(length)) for length in evaluation.lengths]
+    return hash_of({"evaluation": to_plain(evaluation), "models": models, "step": step})
+
+
+def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
+    prepared = prepare(checkpoint.config.data, checkpoint.config.tokenizer)
+    trained_with = load_tokenizer(checkpoint.folder / "tokenizer").hash
+    if prepared.tokenizer.hash != trained_with:
+        raise InvalidInput(
+            f"{checkpoint.folder}: the corpus now gives another tokenizer ({prepared.tokenizer.hash[:12]}) than the "
+            f"one trained with ({trained_with[:12]}); the text or the tokenizer library changed"
+        )
+    return choose_text(prepared.held_out, evaluation)
+
+
+def _measured(path: Path, identity: str) -> bool:
+    try:
+        return json.loads(path.read_text()).get("identity") == identity
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(rows: list[dict[str, Any]]) -> str:
+    parts = []
+    for row in rows:
+        if row["protocol"] == "non_overlapping":
+            value = f"{row['bits_per_byte']:.3f}" if row["status"] == "ok" else row["status"]
+            parts.append(f"{row['length']}: {value}")
+    return ", ".join(parts) + " bits per byte"

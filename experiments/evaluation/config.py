@@ -1,0 +1,43 @@
+"""What an evaluation measures."""
+
+from dataclasses import dataclass
+
+from models.errors import require, require_choice
+from models.positions.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """lengths: window lengths, in tokens. stride_share: tokens a sliding window moves on by, as a share of its length.
+    scalings: RoPE checkpoints are evaluated again under each of these, at factor = length / training length.
+    documents, tokens_per_document: how much held-out text is scored; 0 tokens is each document whole.
+    final_tokens: how many tokens are scored with more and more context before them (at least that many).
+    resamples: bootstrap samples of documents behind an interval. batch_tokens: tokens computed at a time.
+    """
+
+    lengths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    stride_share: float = 0.25
+    scalings: tuple[str, ...] = ()
+    documents: int = 8
+    tokens_per_document: int = 4096
+    final_tokens: int = 64
+    resamples: int = 1000
+    batch_tokens: int = 8192
+
+    def __post_init__(self):
+        require(
+            len(self.lengths) > 0 and all(isinstance(length, int) and length >= 1 for length in self.lengths),
+            "lengths",
+            self.lengths,
+            "one or more lengths of at least 1 token",
+        )
+        require(0 < self.stride_share <= 1, "stride_share", self.stride_share, "above 0 and at most 1")
+        for scaling in self.scalings:
+            require_choice("scalings", scaling, Scaling.registry)
+        for name in ("documents", "final_tokens", "resamples", "batch_tokens"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.tokens_per_document >= 0, "tokens_per_document", self.tokens_per_document, "at least 0 (0 is all)")
+
+    def stride(self, length: int) -> int:
+        """Tokens that sliding windows of `length` move on by."""
+        return max(1, round(length * self.stride_share))

@@ -1,0 +1,135 @@
+"""One table per checkpoint and scheme: every length, both protocols, loss by position, the worth of context."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.evaluation.config import EvaluationConfig
+from experiments.evaluation.score import score_windows
+from experiments.evaluation.statistics import by_position, summarize
+from experiments.evaluation.windows import Window, final_windows, sliding_windows
+from models.config import ModelConfig
+from models.errors import InvalidInput
+from train.store import TokenStore
+
+ModelAt = Callable[[int], ModelConfig]
+
+
+class Text(NamedTuple):
+    """What is scored. tokens: ids, int32 [n + 1] a document. byte_lengths: of each target, int32 [n]."""
+
+    tokens: list[np.ndarray]
+    byte_lengths: list[np.ndarray]
+
+
+def choose_text(store: TokenStore, config: EvaluationConfig) -> Text:
+    """The first documents that hold the longest window, made up from the longest others where these are too few."""
+    needed = max(config.lengths) + 1
+    sizes = np.diff(store.document_starts)
+    order = [int(i) for i in np.flatnonzero(sizes >= needed)[: config.documents]]
+    order += [int(i) for i in np.argsort(-sizes, kind="stable") if i not in set(order)][: config.documents - len(order)]
+    limit = config.tokens_per_document + 1 if config.tokens_per_document else None
+    chosen = [store.document(i) for i in order]
+    chosen = [(ids[:limit], lengths[1:limit]) for ids, lengths in chosen if len(ids) > 1]
+    if not chosen:
+        raise InvalidInput("the held-out split has no document of two or more tokens: nothing can be scored")
+    return Text([np.asarray(ids) for ids, _ in chosen], [np.asarray(lengths) for _, lengths in chosen])
+
+
+def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: EvaluationConfig) -> dict[str, Any]:
+    """Rows (length × protocol), loss by position at the longest length, and context gain, as plain JSON values.
+
+    `model_at(length)` is the model to run at a length: a scaling's factor may depend on it. A length at which it is
+    undefined gives rows that say so, a failure gives rows with its reason; neither stops the others.
+    """
+    rows, position_table = [], None
+    for length in sorted(config.lengths):
+        for protocol, stride in (("non_overlapping", length), ("sliding", config.stride(length))):
+            row = {"length": length, "protocol": protocol, "stride": stride, "status": "ok", "reason": None}
+            started = time.monotonic()
+            try:
+                nats, positions = _score_documents(model_at(length), parameters, text, length, stride, config)
+            except InvalidInput as error:
+                row |= {"status": "undefined", "reason": str(error)}
+            except (FloatingPointError, MemoryError, jax.errors.JaxRuntimeError) as error:
+                row |= {"status": "failed", "reason": str(error).splitlines()[0]}
+            else:
+                row |= summarize(nats, text.byte_lengths, config.resamples)
+                if protocol == "non_overlapping":
+                    table = by_position(nats, text.byte_lengths, positions, length)
+                    position_table = {"length": length, "buckets": table}
+            rows.append(row | {"seconds": time.monotonic() - started})
+    return {
+        "documents": len(text.tokens),
+        "rows": rows,
+        "by_position": position_table,
+        "context_gain": context_gain(model_at, parameters, text, config),
+    }
+
+
+def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: EvaluationConfig) -> dict[str, Any] | None:
+    """Loss on the same final tokens as the context before and under them grows to the longest defined length."""
+    longest = 0
+    for length in sorted(config.lengths):
+        if _defined(model_at, length):
+            longest = length
+    contexts = [longest]
+    while contexts[-1] // 2 >= config.final_tokens:
+        contexts.append(contexts[-1] // 2)
+    if longest < config.final_tokens or all(len(ids) - 1 < longest for ids in text.tokens):
+        return None
+    groups: dict[int, list[Window]] = {context: [] for context in contexts}
+    for document, ids in enumerate(text.tokens):
+        windows = final_windows(document, len(ids) - 1, tuple(contexts), config.final_tokens)
+        for context, more in windows.items():
+            groups[context] += more
+    points = []
+    for context in sorted(groups):
+        windows = groups[context]
+        nats = score_windows(model_at(context), parameters, text.tokens, windows, context, config.batch_tokens)
+        lengths = [text.byte_lengths[w.document][w.scored : w.stop] for w in windows]
+        by_document: dict[int, list[int]] = {}
+        for index, window in enumerate(windows):
+            by_document.setdefault(window.document, []).append(index)
+        summary = summarize(
+            [np.concatenate([nats[i] for i in chosen]) for chosen in by_document.values()],
+            [np.concatenate([lengths[i] for i in chosen]) for chosen in by_document.values()],
+            config.resamples,
+        )
+        points.append({"context": context, **{k: summary[k] for k in ("nats_per_token", "bits_per_byte", "low", "high", "tokens")}})
+    return {"final_tokens": config.final_tokens, "points": points}
+
+
+def _defined(model_at: ModelAt, length: int) -> bool:
+    try:
+        model_at(length).require_length("length", length)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _score_documents(
+    model: ModelConfig, parameters: Any, text: Text, length: int, stride: int, config: EvaluationConfig
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Per document: nats of every target, float32 [n], and its position in the window that scored it, int64 [n]."""
+    model.require_length("length", length)
+    windows: list[Window] = []
+    for document, ids in enumerate(text.tokens):
+        windows += sliding_windows(document, len(ids) - 1, length, stride)
+    scores = score_windows(model, parameters, text.tokens, windows, length, config.batch_tokens)
+    nats = [np.full(len(ids) - 1, np.nan, np.float32) for ids in text.tokens]
+    positions = [np.zeros(len(ids) - 1, np.int64) for ids in text.tokens]
+    for window, score in zip(windows, scores, strict=True):
+        nats[window.document][window.scored : window.stop] = score
+        positions[window.document][window.scored : window.stop] = np.arange(window.scored, window.stop) - window.start
+    _require_finite(nats)
+    return nats, positions
+
+
+def _require_finite(nats: Sequence[np.ndarray]) -> None:
+    bad = sum(int((~np.isfinite(document)).sum()) for document in nats)
+    if bad:
+        raise FloatingPointError(f"the loss of {bad} tokens is not finite")

@@ -1,0 +1,72 @@
+"""From a study folder to its report: the page, and every figure as SVG with its data as CSV."""
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from experiments.report.answer import answer
+from experiments.report.context import context_figure, position_figure
+from experiments.report.extrapolation import change_figure, length_figure
+from experiments.report.page import render
+from experiments.report.series import collect_series, point_notes, row_notes
+from experiments.report.study import read_study
+from experiments.report.tables import provenance_tables, results_csv, results_table, tokenizer_table
+from experiments.report.training import training_figure
+
+FIGURES = (length_figure, change_figure, position_figure, context_figure, training_figure)
+
+
+def write_report(study: Path) -> Path:
+    """Writes `study`/report/: index.html (self-contained), one SVG and one CSV per figure, and results.csv.
+
+    Each file appears whole or not at all; the same study gives the same bytes. Returns the path of the page. Raises
+    InvalidInput where the folder holds no readable study.json.
+    """
+    content = read_study(Path(study))
+    series = collect_series(content)
+    figures = [draw(content, series) for draw in FIGURES]
+    page = render(
+        content,
+        answer(content, series),
+        [*point_notes(content), *row_notes(series)],
+        figures,
+        results_table(series),
+        tokenizer_table(content),
+        provenance_tables(content),
+    )
+    folder = Path(study) / "report"
+    folder.mkdir(exist_ok=True)
+    for figure in figures:
+        write_whole(folder / f"{figure.name}.csv", to_csv(figure.header, figure.rows))
+        if figure.svg is None:
+            (folder / f"{figure.name}.svg").unlink(missing_ok=True)
+        else:
+            write_whole(folder / f"{figure.name}.svg", figure.svg)
+    write_whole(folder / "results.csv", to_csv(*results_csv(series)))
+    write_whole(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """Rows as CSV, numbers as Python writes them (they read back as the same numbers), None as an empty field."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces `path` by `text` in one step, so that a reader or an interruption never meets half a file."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,206 @@
+"""Groups a study's evaluations into series: what is drawn as one line, in one colour, in every figure.
+
+A series is a label: a point of the sweep as it was trained, or the same checkpoint under a positional override. Runs
+that differ only in their seed share a series, drawn as the mean with a band from the smallest to the largest value.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.report.study import Evaluation, Point, Row, Study
+from experiments.report.text import count, listing, protocol
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run's part in a series; `evaluation` is None where the point was never evaluated as trained."""
+
+    point: Point
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of the figures. `index` fixes its colour and marker, `trained` is false under a positional override."""
+
+    label: str
+    index: int
+    trained: bool
+    base: str
+    members: tuple[Member, ...]
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        return tuple(member.evaluation for member in self.members if member.evaluation is not None)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point of a curve: the mean over `runs` seeds and its interval (bootstrap of one run, range of several)."""
+
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    runs: int
+
+
+def collect_series(study: Study) -> tuple[Series, ...]:
+    """The series in the order of the sweep: the points as trained first, then the overridden ones.
+
+    Every point appears, evaluated or not, so that colours stay where they are while a study fills up.
+    """
+    trained: dict[str, list[Member]] = {}
+    for point in study.points:
+        trained.setdefault(point.label, []).append(Member(point, _as_trained(point)))
+    others: dict[str, tuple[str, list[Member]]] = {}
+    for point in study.points:
+        for evaluation in point.run.evaluations:
+            if evaluation is not _as_trained(point):
+                label = evaluation.series
+                if not evaluation.override:
+                    label = f"{point.label} · step {evaluation.step}"
+                elif not label.startswith(point.label):
+                    label = f"{point.label} · {label}"
+                label = _free(label, point, trained, others)
+                others.setdefault(label, (point.label, []))[1].append(Member(point, evaluation))
+    series: list[Series] = []
+    for label, members in trained.items():
+        series.append(Series(label, len(series), True, label, tuple(members)))
+    for label, (base, members) in others.items():
+        series.append(Series(label, len(series), False, base, tuple(members)))
+    return tuple(series)
+
+
+def _as_trained(point: Point) -> Evaluation | None:
+    """The newest evaluation of the point's checkpoint without an override."""
+    own = [evaluation for evaluation in point.run.evaluations if not evaluation.override]
+    return max(own, key=lambda evaluation: evaluation.step or 0, default=None)
+
+
+def _free(
+    label: str, point: Point, trained: Mapping[str, list[Member]], others: Mapping[str, tuple[str, list[Member]]]
+) -> str:
+    """`label`, numbered where it would merge two different models or two evaluations of one run into one line."""
+    candidate, copy = label, 1
+    while candidate in trained or (
+        candidate in others
+        and (others[candidate][0] != point.label or any(member.point is point for member in others[candidate][1]))
+    ):
+        copy += 1
+        candidate = f"{label} ({copy})"
+    return candidate
+
+
+def average(values: Iterable[tuple[float, float | None, float | None, float | None]]) -> list[Mark]:
+    """Marks from (x, y, low, high) of several runs, by x; an infinite y stays infinite, a missing or NaN one is left.
+
+    One run keeps its own interval; several runs give the smallest and the largest of their values.
+    """
+    grouped: dict[float, list[tuple[float, float | None, float | None]]] = {}
+    for x, y, low, high in values:
+        if y is not None and not math.isnan(y):
+            grouped.setdefault(x, []).append((y, low, high))
+    marks = []
+    for x, entries in sorted(grouped.items()):
+        ys = [entry[0] for entry in entries]
+        if len(entries) == 1:
+            low, high = (bound if bound is not None and math.isfinite(bound) else None for bound in entries[0][1:])
+        else:
+            low, high = min(ys), max(ys)
+        marks.append(Mark(x, math.fsum(ys) / len(ys) if all(map(math.isfinite, ys)) else math.inf, low, high, len(ys)))
+    return marks
+
+
+def length_curve(series: Series, name: str) -> list[Mark]:
+    """Bits per byte against length under the protocol `name`; of several strides at a length, the smallest."""
+    return average(
+        (row.length, row.bits_per_byte, row.low, row.high)
+        for evaluation in series.evaluations
+        for row in smallest_strides(evaluation.rows)
+        if row.protocol == name and row.status == "ok"
+    )
+
+
+def smallest_strides(rows: Sequence[Row]) -> list[Row]:
+    """One row per length and protocol: that of the smallest stride, which gives every token the most context."""
+    chosen: dict[tuple[int, str], Row] = {}
+    for row in rows:
+        key = (row.length, row.protocol)
+        if key not in chosen or (row.stride or 0) < (chosen[key].stride or 0):
+            chosen[key] = row
+    return list(chosen.values())
+
+
+def protocols(series: Sequence[Series]) -> list[str]:
+    """The protocols evaluated anywhere, non-overlapping first."""
+    names = {row.protocol for one in series for evaluation in one.evaluations for row in evaluation.rows}
+    return sorted(names, key=lambda name: (name != "non_overlapping", name != "sliding", name))
+
+
+def train_lengths(study: Study, series: Sequence[Series]) -> list[int]:
+    """The training lengths of the study, ascending; usually one."""
+    lengths = {evaluation.train_length for one in series for evaluation in one.evaluations} - {None}
+    if not lengths and study.train_length:
+        lengths = {study.train_length}
+    return sorted(length for length in lengths if length)
+
+
+def point_notes(study: Study) -> list[str]:
+    """One line for every point that has no evaluation to show, saying why."""
+    notes = []
+    for point in study.points:
+        seed = f" (seed {point.seed})" if _repeated(study, point) else ""
+        error = f": {point.error}" if point.error else ""
+        if point.status == "failed":
+            notes.append(f"{point.label}{seed}: failed{error}")
+        elif point.status == "missing":
+            notes.append(f"{point.label}{seed}: missing, not run yet{error}")
+        elif point.status == "running":
+            notes.append(f"{point.label}{seed}: still running{error}")
+        elif not point.run.evaluations:
+            notes.append(f"{point.label}{seed}: finished, not evaluated{error}")
+    return notes
+
+
+def row_notes(series: Sequence[Series]) -> list[str]:
+    """One line for every group of lengths without a number, as `learned: undefined beyond 128 (reason)`."""
+    notes = []
+    for one in series:
+        for member in one.members:
+            if member.evaluation is None:
+                continue
+            rows = member.evaluation.rows
+            usable = [row.length for row in rows if row.usable]
+            groups: dict[tuple[str, str | None], list[Row]] = {}
+            for row in rows:
+                if not row.usable:
+                    # The reason often names the length, so the first one speaks for the group.
+                    groups.setdefault((row.shown_status, row.reason if row.status == "failed" else None), []).append(
+                        row
+                    )
+            seed = f" (seed {member.evaluation.seed})" if len(one.members) > 1 else ""
+            for (status, _), group in groups.items():
+                reason = f" ({group[0].reason})" if group[0].reason else ""
+                notes.append(f"{one.label}{seed}: {status} {_where(group, rows, usable)}{reason}")
+    return notes
+
+
+def _where(group: Sequence[Row], rows: Sequence[Row], usable: Sequence[int]) -> str:
+    """ "beyond 128", "at every length" or the lengths and the protocol themselves."""
+    lengths = sorted({row.length for row in group})
+    names = {row.protocol for row in group}
+    same = {(row.length, row.protocol) for row in rows if row.length in lengths}
+    if same == {(row.length, row.protocol) for row in group}:
+        if not usable:
+            if len(lengths) == len({row.length for row in rows}):
+                return "at every length"
+        elif lengths == sorted({row.length for row in rows if row.length > max(usable)}):
+            return f"beyond {count(max(usable))}"
+    suffix = "" if len(names) > 1 else f" under {protocol(next(iter(names)))} windows"
+    return f"at {listing([count(length) for length in lengths])}{suffix}"
+
+
+def _repeated(study: Study, point: Point) -> bool:
+    return sum(other.label == point.label for other in study.points) > 1 and point.seed is not None

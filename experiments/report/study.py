@@ -1,0 +1,322 @@
+"""Reads a study folder (study.json, runs/, their evaluations) into frozen records; nothing is dropped silently.
+
+What one run's files lack or hold damaged becomes a line in `Study.problems`, which the page shows; only a folder that
+is no study at all is refused.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.report.text import clean
+from models.errors import InvalidInput
+
+STATUSES = ("finished", "failed", "missing", "running")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scored length under one protocol; bits per byte, with a 95 % bootstrap interval over documents."""
+
+    length: int
+    protocol: str
+    stride: int | None
+    status: str
+    reason: str | None
+    nats_per_token: float | None
+    perplexity: float | None
+    bits_per_byte: float | None
+    low: float | None
+    high: float | None
+    tokens: int | None
+    bytes: int | None
+    seconds: float | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the row holds a finite number of bits per byte."""
+        return self.status == "ok" and self.bits_per_byte is not None and math.isfinite(self.bits_per_byte)
+
+    @property
+    def shown_status(self) -> str:
+        """The status, except that an "ok" without a finite number says so."""
+        if self.status != "ok" or self.usable:
+            return self.status
+        return "no number" if self.bits_per_byte is None else "not finite"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Mean loss of the tokens at positions start … stop − 1 of the window."""
+
+    start: int
+    stop: int
+    bits_per_byte: float | None
+    nats_per_token: float | None
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class ContextPoint:
+    """Loss, in nats per token, on the same final tokens after `context` tokens of context."""
+
+    context: int
+    nats_per_token: float | None
+    low: float | None
+    high: float | None
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One checkpoint evaluated under one positional override (empty: as it was trained)."""
+
+    series: str
+    run_id: str
+    step: int | None
+    seed: int | None
+    train_length: int | None
+    override: Mapping[str, Any]
+    parameters: int | None
+    documents: int | None
+    rows: tuple[Row, ...]
+    position_length: int | None
+    buckets: tuple[Bucket, ...]
+    final_tokens: int | None
+    contexts: tuple[ContextPoint, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder: its resolved configuration, what it logged, where it came from, its evaluations."""
+
+    run_id: str
+    config: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    provenance: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the sweep. `run` is empty where its folder is missing."""
+
+    label: str
+    run: Run
+    overrides: Mapping[str, Any]
+    status: str
+    error: str | None
+
+    @property
+    def seed(self) -> Any:
+        return self.run.config.get("seed")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report shows, in the order of the sweep."""
+
+    name: str
+    title: str
+    description: str
+    created: str
+    train_length: int | None
+    swept: tuple[str, ...]
+    points: tuple[Point, ...]
+    problems: tuple[str, ...] = field(default=())
+
+
+def read_study(folder: Path) -> Study:
+    """Reads the study in `folder`. Raises InvalidInput where it holds no readable study.json."""
+    path = folder / "study.json"
+    if not path.is_file():
+        raise InvalidInput(f"{folder} is not a study folder: it must hold a file study.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON: {clean(error)}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
+        raise InvalidInput(f"{path} is not a study: it must be an object with a list `points`")
+    problems: list[str] = []
+    points = [_point(folder, index, entry, problems) for index, entry in enumerate(content["points"])]
+    name = clean(content.get("name") or folder.name)
+    return Study(
+        name=name,
+        title=clean(content.get("title") or name),
+        description=clean(content.get("description") or ""),
+        created=clean(content.get("created") or ""),
+        train_length=_integer(content.get("train_length")),
+        swept=tuple(clean(entry) for entry in _list(content.get("swept"))),
+        points=_distinct(points, problems),
+        problems=tuple(problems),
+    )
+
+
+def _point(folder: Path, index: int, entry: Any, problems: list[str]) -> Point:
+    if not isinstance(entry, dict):
+        raise InvalidInput(f"{folder / 'study.json'}: points[{index}] is {entry!r}; it must be an object")
+    run_id = clean(entry.get("run_id") or "")
+    label = clean(entry.get("label") or run_id or f"point {index + 1}")
+    status = entry.get("status")
+    if status not in STATUSES:
+        raise InvalidInput(
+            f"{folder / 'study.json'}: points[{index}].status = {status!r} is not allowed; it must be one of "
+            + ", ".join(STATUSES)
+        )
+    run_folder = folder / "runs" / run_id
+    if run_id and run_folder.is_dir():
+        run = _run(run_folder, run_id, problems)
+    else:
+        run = Run(run_id, {}, (), {}, ())
+        if status == "finished":
+            problems.append(f"{label}: finished, but its folder runs/{run_id} is missing")
+    error = entry.get("error")
+    return Point(label, run, _mapping(entry.get("overrides")), status, clean(error) if error else None)
+
+
+def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
+    """One point per run; points that share label and seed but not the run get the run's id in their label.
+
+    Points of one label and different seeds are repetitions and stay under one label.
+    """
+    distinct: list[Point] = []
+    for point in points:
+        if point.run.run_id and any(point.run.run_id == other.run.run_id for other in distinct):
+            problems.append(f"{point.label}: the same run {point.run.run_id} as an earlier point, shown once")
+        else:
+            distinct.append(point)
+    seeds = [(point.label, str(point.seed)) for point in distinct if point.run.config]
+    named = []
+    for point in distinct:
+        if point.run.config and seeds.count((point.label, str(point.seed))) > 1:
+            point = Point(
+                f"{point.label} ({point.run.run_id[:8]})", point.run, point.overrides, point.status, point.error
+            )
+        named.append(point)
+    return tuple(named)
+
+
+def _run(folder: Path, run_id: str, problems: list[str]) -> Run:
+    def optional(name: str) -> Mapping[str, Any]:
+        path = folder / name
+        return _mapping(_json(path, problems)) if path.is_file() else {}
+
+    evaluations = []
+    for path in sorted((folder / "evaluation").glob("*.json")):
+        content = _json(path, problems)
+        if isinstance(content, dict):
+            evaluations.append(_evaluation(content, run_id, path.stem))
+        elif content is not None:
+            problems.append(f"runs/{run_id}/evaluation/{path.name}: not an evaluation, left out")
+    metrics = _metrics(folder / "metrics.jsonl", problems)
+    return Run(run_id, optional("config.json"), metrics, optional("provenance.json"), tuple(evaluations))
+
+
+def _json(path: Path, problems: list[str]) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"runs/{'/'.join(path.parts[path.parts.index('runs') + 1 :])}: unreadable ({clean(error)})")
+        return None
+
+
+def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+    """The lines of metrics.jsonl; a line torn by an interruption is counted and left out."""
+    if not path.is_file():
+        return ()
+    lines, torn = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line) if line.strip() else {}
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict):
+            lines.append(entry)
+        else:
+            torn += 1
+    if torn:
+        problems.append(f"runs/{path.parent.name}/metrics.jsonl: {torn} unreadable line(s) left out")
+    return tuple(line for line in lines if line)
+
+
+def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluation:
+    by_position, context_gain = _mapping(content.get("by_position")), _mapping(content.get("context_gain"))
+    return Evaluation(
+        series=clean(content.get("series") or stem),
+        run_id=run_id,
+        step=_integer(content.get("step")),
+        seed=_integer(content.get("seed")),
+        train_length=_integer(content.get("train_length")),
+        override=_mapping(content.get("override")),
+        parameters=_integer(content.get("parameters")),
+        documents=_integer(content.get("documents")),
+        rows=tuple(_row(row) for row in _mappings(content.get("rows")) if _integer(row.get("length"))),
+        position_length=_integer(by_position.get("length")),
+        buckets=tuple(_bucket(bucket) for bucket in _mappings(by_position.get("buckets"))),
+        final_tokens=_integer(context_gain.get("final_tokens")),
+        contexts=tuple(_context(point) for point in _mappings(context_gain.get("points"))),
+    )
+
+
+def _row(content: Mapping[str, Any]) -> Row:
+    reason = content.get("reason")
+    return Row(
+        length=_integer(content.get("length")) or 0,
+        protocol=clean(content.get("protocol") or "non_overlapping"),
+        stride=_integer(content.get("stride")),
+        status=clean(content.get("status") or "failed"),
+        reason=clean(reason) if reason else None,
+        nats_per_token=number(content.get("nats_per_token")),
+        perplexity=number(content.get("perplexity")),
+        bits_per_byte=number(content.get("bits_per_byte")),
+        low=number(content.get("low")),
+        high=number(content.get("high")),
+        tokens=_integer(content.get("tokens")),
+        bytes=_integer(content.get("bytes")),
+        seconds=number(content.get("seconds")),
+    )
+
+
+def _bucket(content: Mapping[str, Any]) -> Bucket:
+    return Bucket(
+        start=_integer(content.get("from")) or 0,
+        stop=_integer(content.get("to")) or 0,
+        bits_per_byte=number(content.get("bits_per_byte")),
+        nats_per_token=number(content.get("nats_per_token")),
+        tokens=_integer(content.get("tokens")),
+    )
+
+
+def _context(content: Mapping[str, Any]) -> ContextPoint:
+    return ContextPoint(
+        context=_integer(content.get("context")) or 0,
+        nats_per_token=number(content.get("nats_per_token")),
+        low=number(content.get("low")),
+        high=number(content.get("high")),
+        tokens=_integer(content.get("tokens")),
+    )
+
+
+def number(value: Any) -> float | None:
+    """`value` where it is a number (NaN and infinity included), else None."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _integer(value: Any) -> int | None:
+    value = number(value)
+    return int(value) if value is not None and math.isfinite(value) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else []
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in _list(value) if isinstance(entry, dict)]

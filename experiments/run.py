@@ -1,0 +1,107 @@
+"""`run CONFIG`: a configuration, or its whole sweep, trained, evaluated and reported; `train` and `sweep` are parts of it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from experiments.command_line import Parser, run_command, use_compilation_cache
+from experiments.evaluation.checkpoint import all_measured
+from experiments.pool import Pool
+from experiments.report import write_report
+from experiments.study import Point, Study, load_study, read_error, write_manifest
+from experiments.worker import work
+from models.errors import InvalidInput
+from train.loop import Diverged, Interrupted, is_finished
+
+
+def study_parser(command: str, description: str) -> Parser:
+    """The arguments of every command that starts from a configuration file."""
+    parser = Parser(command, description)
+    parser.add_argument("config", metavar="CONFIG", help="a configuration file, FILE.py or FILE.py:argument")
+    parser.add_argument(
+        "--output", type=Path, default=Path("studies"), help="folder that holds the study's folder (default: studies)"
+    )
+    return parser
+
+
+def run_study(study: Study, arguments: Sequence[str], evaluates: bool) -> bool:
+    """Trains and evaluates all points that are not finished. Whether all ended; False where it was asked to stop.
+
+    A point that fails does not stop the others. A single point runs in this process.
+    """
+    write_manifest(study)
+    waiting = [point for point in study.points if not _done(study, point, evaluates)]
+    skipped = len(study.points) - len(waiting)
+    if skipped:
+        print(f"{skipped} of {len(study.points)} runs of {study.folder} are finished already", flush=True)
+    try:
+        if len(study.points) == 1:
+            for point in waiting:
+                _here(study, point, evaluates)
+            return True
+        if not waiting:
+            return True
+        pool = Pool(study, arguments, _workers(study, len(waiting)), evaluates)
+        return "stopped" not in pool.run(waiting).values()
+    except Interrupted as stopped:
+        print(stopped)
+        return False
+    finally:
+        write_manifest(study)
+
+
+def _here(study: Study, point: Point, evaluates: bool) -> None:
+    use_compilation_cache()
+    try:
+        work(study, point, evaluates)
+    except Diverged as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _workers(study: Study, waiting: int) -> int:
+    workers = study.config.launcher.workers
+    if workers == 0:
+        on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or jax.default_backend() == "cpu"
+        workers = len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
+    return max(1, min(workers, waiting))
+
+
+def _done(study: Study, point: Point, evaluates: bool) -> bool:
+    """Whether nothing is left to do. Evaluation itself keeps what was measured the same way, so this may say no."""
+    folder = study.run_folder(point)
+    if read_error(folder) is not None or not is_finished(folder):
+        return False
+    return not evaluates or all_measured(folder, point.config, point.label, point.config.evaluation)
+
+
+def finish(study: Study, ended: bool) -> None:
+    """Says how to go on where a study was stopped, and exits with 1 where a run failed."""
+    if not ended:
+        print("stopped; the same command goes on from here")
+        return
+    failed = [point.label for point in study.points if read_error(study.run_folder(point)) is not None]
+    if failed:
+        print(f"longreach: failed: {', '.join(failed)} (error.txt in their folders says why)", file=sys.stderr)
+        sys.exit(1)
+
+
+def main() -> None:
+    parser = study_parser("run", "Trains a configuration, or its whole sweep, evaluates every run, writes the report.")
+    arguments, overrides = parser.parse()
+    study = load_study(arguments.config, overrides, arguments.output)
+    ended = run_study(study, worker_arguments(arguments, overrides), evaluates=True)
+    print(f"report: {write_report(study.folder)}")
+    finish(study, ended)
+
+
+def worker_arguments(arguments, overrides: dict[str, str]) -> list[str]:
+    """The same study, as a worker's arguments."""
+    changes = [f"--config.{path}={value}" for path, value in overrides.items()]
+    return [arguments.config, "--output", str(arguments.output), *changes]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,147 @@
+"""A study: a configuration file, the points it sweeps, and the folder that holds what came of them."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from experiments.config import StudyConfig
+from experiments.overrides import apply_overrides
+from models.errors import InvalidInput
+from train.config import run_id
+from train.configuration import from_config_dict
+from train.loop import is_finished
+from train.provenance import write_json_atomic
+
+
+class Point(NamedTuple):
+    """One run of a study. overrides: dotted paths to values, what it changes in the configuration."""
+
+    label: str
+    overrides: dict[str, Any]
+    config: StudyConfig
+
+    @property
+    def run_id(self) -> str:
+        return run_id(self.config)
+
+
+class Study(NamedTuple):
+    """A resolved study and its folder."""
+
+    folder: Path
+    config: StudyConfig
+    points: list[Point]
+
+    def run_folder(self, point: Point) -> Path:
+        return self.folder / "runs" / point.run_id
+
+
+def load_study(source: str, overrides: Mapping[str, str], output: Path, sweep: bool = True) -> Study:
+    """The study of a configuration file, `FILE.py` or `FILE.py:argument`, with overrides applied to every point.
+
+    Without `sweep`, or where the file has no get_sweep, the study is the single run of its get_config. Raises
+    InvalidInput where the file, a field, a value or two points' labels are wrong.
+    """
+    path, _, argument = source.partition(":")
+    module = _load(Path(path))
+    arguments = (argument,) if argument else ()
+    config, study = _resolve(module.get_config(*arguments), overrides)
+    if sweep and hasattr(module, "get_sweep"):
+        points = []
+        for entry in module.get_sweep(*arguments):
+            changes = {key: value for key, value in entry.items() if key != "label"}
+            _, resolved = _resolve(config, changes)
+            points.append(Point(entry.get("label") or _label(changes), changes, resolved))
+    else:
+        points = [Point(study.model.position.name, {}, study)]
+    seen: dict[str, str] = {}
+    for point in points:
+        if seen.setdefault(point.run_id, point.label) != point.label:
+            raise InvalidInput(f"the points {seen[point.run_id]!r} and {point.label!r} are the same run")
+    return Study(output / study.name, study, points)
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file():
+        shipped = sorted(p.name for p in (Path(__file__).parent / "configs").glob("[a-z]*.py"))
+        raise InvalidInput(f"no configuration file {path}; shipped ones, in experiments/configs: {', '.join(shipped)}")
+    spec = importlib.util.spec_from_file_location(f"longreach_configuration_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InvalidInput(f"{path} is not a Python file with a get_config function")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InvalidInput(f"{path} defines no get_config function")
+    return module
+
+
+def _resolve(
+    config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+) -> tuple[ml_collections.ConfigDict, StudyConfig]:
+    """A changed copy of the configuration, open and closed."""
+    changed = ml_collections.ConfigDict(config)
+    apply_overrides(StudyConfig, changed, overrides)
+    return changed, from_config_dict(StudyConfig, changed)
+
+
+def _label(changes: Mapping[str, Any]) -> str:
+    """A point's label from what it changes: values alone where they are names."""
+    parts = []
+    for path, value in changes.items():
+        last = path.split(".")[-1]
+        parts.append(str(value) if last in ("name", "placement") else f"{last} {value}")
+    return ", ".join(parts) or "baseline"
+
+
+def write_manifest(study: Study) -> None:
+    """Writes study.json: what is asked, and how far every point is."""
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    path = study.folder / "study.json"
+    if path.exists():
+        created = json.loads(path.read_text()).get("created", created)
+    swept = list(dict.fromkeys(key for point in study.points for key in point.overrides))
+    config = study.config
+    manifest = {
+        "name": config.name,
+        "title": config.title or config.name,
+        "description": config.description,
+        "created": created,
+        "train_length": config.train.length,
+        "swept": swept,
+        "points": [_entry(study, point) for point in study.points],
+    }
+    study.folder.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(path, manifest)
+
+
+def _entry(study: Study, point: Point) -> dict[str, Any]:
+    folder = study.run_folder(point)
+    error = read_error(folder)
+    if is_finished(folder) and error is None:
+        status = "finished"
+    elif error is not None:
+        status = "failed"
+    else:
+        status = "running" if (folder / "config.json").exists() else "missing"
+    return {
+        "label": point.label,
+        "run_id": point.run_id,
+        "overrides": point.overrides,
+        "status": status,
+        "error": error,
+    }
+
+
+ERROR = "error.txt"
+
+
+def read_error(folder: Path) -> str | None:
+    """The line a run failed with, or None."""
+    path = folder / ERROR
+    return path.read_text().strip() if path.exists() else None

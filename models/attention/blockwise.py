@@ -1,0 +1,233 @@
+"""Attention over tiles with an online softmax: O(L) memory forward and backward, for any scheme and span.
+
+Forward keeps a running maximum and sum per query (Milakov & Gimelshein 2018; Rabe & Staats 2021; Dao et al. 2022, FlashAttention,
+algorithm 1); backward recomputes each tile's logits and takes the scheme's own VJP of them, so that a scheme's learned
+numbers and per-token features get gradients without a scheme knowing of tiles. Tiles that hold no visible pair are never
+visited: for every query tile the live key tiles are listed first, and a loop with a dynamic trip count walks that list.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from models.attention.rule import MASKED, AttentionRule, tokens_like, weigh_values
+from models.attention.visibility import live_tiles, visible
+from models.positions.scheme import Tokens
+
+Array = jax.Array
+
+
+class Tiles(NamedTuple):
+    """Tile sizes, in tokens."""
+
+    query: int = 256
+    key: int = 256
+
+
+def blockwise_attention(
+    rule: AttentionRule,
+    parameters: dict[str, Array],
+    q_BxHxLxK: Array,
+    k_BxGxSxK: Array,
+    v_BxGxSxK: Array,
+    query: Tokens,
+    key: Tokens,
+    tiles: Tiles = Tiles(),
+) -> Array:
+    """The same function as `reference_attention`, at memory linear in L and S, forward and backward.
+
+    Lengths need not divide by the tiles: they are padded with tokens that nobody sees.
+    """
+    length, keys = q_BxHxLxK.shape[2], k_BxGxSxK.shape[2]
+    tiles = Tiles(min(tiles.query, length), min(tiles.key, keys))
+    q, query = _pad(q_BxHxLxK, query, -length % tiles.query)
+    k, key_padded = _pad(k_BxGxSxK, key, -keys % tiles.key)
+    v, _ = _pad(v_BxGxSxK, key, -keys % tiles.key)
+    return _attend(rule, tiles, parameters, q, k, v, query, key_padded)[:, :, :length]
+
+
+def _pad(x_BxHxLxK: Array, tokens: Tokens, count: int) -> tuple[Array, Tokens]:
+    if count == 0:
+        return x_BxHxLxK, tokens
+    after = [(0, 0), (0, count)]
+    padded = tokens_like(
+        tokens,
+        position=jnp.pad(tokens.position, after),
+        document=jnp.pad(tokens.document, after, constant_values=-1),
+        features=jax.tree.map(lambda f: jnp.pad(f, after + [(0, 0)] * (f.ndim - 2)), tokens.features),
+    )
+    return jnp.pad(x_BxHxLxK, [(0, 0), *after, (0, 0)]), padded
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(rule, tiles, parameters, q, k, v, query, key):
+    return _forward(rule, tiles, parameters, q, k, v, query, key)[0]
+
+
+def _forward(rule, tiles, parameters, q, k, v, query, key):
+    schedule, count = _schedule(rule, tiles, query, key)
+    batch, heads, length, size = q.shape
+
+    def one_query_tile(i):
+        q_tile, query_tile = _slice(q, i, tiles.query), _slice_tokens(query, i, tiles.query)
+
+        def one_key_tile(step, carry):
+            maximum_BxHxQ, total_BxHxQ, summed_BxHxQxK = carry
+            j = schedule[i, step]
+            k_tile, v_tile = _slice(k, j, tiles.key), _slice(v, j, tiles.key)
+            key_tile = _slice_tokens(key, j, tiles.key)
+            logits = rule.logits(parameters, q_tile, k_tile, query_tile, key_tile)
+            logits = jnp.where(visible(rule.span, query_tile, key_tile)[:, None], logits, MASKED)
+            new_maximum = jnp.maximum(maximum_BxHxQ, logits.max(axis=-1))
+            weights = jnp.exp(logits - new_maximum[..., None])
+            shrink = jnp.exp(maximum_BxHxQ - new_maximum)
+            total = total_BxHxQ * shrink + weights.sum(axis=-1)
+            summed = summed_BxHxQxK * shrink[..., None] + weigh_values(weights, v_tile)
+            return new_maximum, total, summed
+
+        rows = (batch, heads, tiles.query)
+        empty = (jnp.full(rows, MASKED), jnp.zeros(rows), jnp.zeros((*rows, size)))
+        maximum, total, summed = lax.fori_loop(0, count[i], one_key_tile, empty)
+        # A row that never saw a key kept the maximum it started with; what it summed is worthless.
+        sees_any = maximum > MASKED
+        output = jnp.where(sees_any[..., None], summed / jnp.where(sees_any, total, 1.0)[..., None], 0.0)
+        # Minus this constant, the logits of such a row vanish under the exponential of the backward pass too.
+        log_total = jnp.where(sees_any, maximum + jnp.log(jnp.where(sees_any, total, 1.0)), -MASKED)
+        return output.astype(v.dtype), log_total
+
+    output, log_total = lax.map(one_query_tile, jnp.arange(length // tiles.query))
+    return _join(output), _join(log_total)
+
+
+def _forward_keeping(rule, tiles, parameters, q, k, v, query, key):
+    output, log_total = _forward(rule, tiles, parameters, q, k, v, query, key)
+    return output, (parameters, q, k, v, query, key, output, log_total)
+
+
+def _backward(rule, tiles, kept, d_output):
+    parameters, q, k, v, query, key, output, log_total = kept
+    schedule, count = _schedule(rule, tiles, query, key)
+    groups = k.shape[1]
+    # Σ_j p_ij ∂p_ij, the same for all keys of a row (Dao et al. 2022, equation 4).
+    correction_BxHxL = jnp.sum(d_output.astype(jnp.float32) * output.astype(jnp.float32), axis=-1)
+
+    def one_query_tile(carry, i):
+        d_parameters, d_k, d_v, d_key_features = carry
+        q_tile, query_tile = _slice(q, i, tiles.query), _slice_tokens(query, i, tiles.query)
+        d_output_tile = _slice(d_output, i, tiles.query)
+        log_total_tile, correction_tile = _slice(log_total, i, tiles.query), _slice(correction_BxHxL, i, tiles.query)
+
+        def one_key_tile(step, carry):
+            d_parameters, d_q_tile, d_k, d_v, d_query_features, d_key_features = carry
+            j = schedule[i, step]
+            k_tile, v_tile = _slice(k, j, tiles.key), _slice(v, j, tiles.key)
+            key_tile = _slice_tokens(key, j, tiles.key)
+
+            def tile_logits(parameters, q_tile, k_tile, query_features, key_features):
+                queries, keys = query_tile.replace(features=query_features), key_tile.replace(features=key_features)
+                return rule.logits(parameters, q_tile, k_tile, queries, keys)
+
+            logits, logits_vjp = jax.vjp(
+                tile_logits, parameters, q_tile, k_tile, query_tile.features, key_tile.features
+            )
+            logits = jnp.where(visible(rule.span, query_tile, key_tile)[:, None], logits, MASKED)
+            weights = jnp.exp(logits - log_total_tile[..., None])
+            d_v_tile = _gather_over_queries(weights, d_output_tile, groups)
+            d_weights = weigh_values(d_output_tile, jnp.swapaxes(v_tile, 2, 3))
+            d_logits = weights * (d_weights - correction_tile[..., None])
+            more_parameters, more_q, more_k, more_query_features, more_key_features = logits_vjp(d_logits)
+            return (
+                _add(d_parameters, more_parameters),
+                d_q_tile + more_q.astype(jnp.float32),
+                _add_slice(d_k, more_k, j, axis=2),
+                _add_slice(d_v, d_v_tile, j, axis=2),
+                _add(d_query_features, more_query_features),
+                jax.tree.map(lambda total, more: _add_slice(total, more, j, axis=1), d_key_features, more_key_features),
+            )
+
+        start = (
+            d_parameters,
+            jnp.zeros(q_tile.shape, jnp.float32),
+            d_k,
+            d_v,
+            _zeros(query_tile.features),
+            d_key_features,
+        )
+        d_parameters, d_q_tile, d_k, d_v, d_query_features, d_key_features = lax.fori_loop(
+            0, count[i], one_key_tile, start
+        )
+        return (d_parameters, d_k, d_v, d_key_features), (d_q_tile.astype(q.dtype), d_query_features)
+
+    start = (_zeros(parameters), _zeros(k), _zeros(v), _zeros(key.features))
+    (d_parameters, d_k, d_v, d_key_features), (d_q, d_query_features) = lax.scan(
+        one_query_tile, start, jnp.arange(q.shape[2] // tiles.query)
+    )
+    return (
+        _cast(d_parameters, parameters),
+        _join(d_q),
+        d_k.astype(k.dtype),
+        d_v.astype(v.dtype),
+        _token_cotangents(query, jax.tree.map(lambda f: _join(f, axis=1), d_query_features)),
+        _token_cotangents(key, d_key_features),
+    )
+
+
+_attend.defvjp(_forward_keeping, _backward)
+
+
+def _schedule(rule, tiles, query, key) -> tuple[Array, Array]:
+    """Per query tile: its live key tiles first, oldest first, int32 [query tiles, key tiles]; and how many, [query tiles]."""
+    live = live_tiles(rule.span, query, key, tiles.query, tiles.key)
+    return jnp.argsort(~live, axis=1, stable=True).astype(jnp.int32), live.sum(axis=1, dtype=jnp.int32)
+
+
+def _gather_over_queries(weights_BxHxQxT: Array, d_output_BxHxQxK: Array, groups: int) -> Array:
+    """Gradient of the values of a tile, float32 [B, G, T, K]: summed over queries and the heads that share a value."""
+    batch, heads, queries, keys = weights_BxHxQxT.shape
+    rows = heads // groups * queries
+    weights = weights_BxHxQxT.reshape(batch, groups, rows, keys).astype(d_output_BxHxQxK.dtype)
+    d_output = d_output_BxHxQxK.reshape(batch, groups, rows, -1)
+    return jnp.einsum("bgqt,bgqk->bgtk", weights, d_output, preferred_element_type=jnp.float32)
+
+
+def _slice(x: Array, i: Array, tile: int, axis: int = 2) -> Array:
+    return lax.dynamic_slice_in_dim(x, i * tile, tile, axis)
+
+
+def _slice_tokens(tokens: Tokens, i: Array, tile: int) -> Tokens:
+    features = jax.tree.map(lambda f: _slice(f, i, tile, axis=1), tokens.features)
+    position, document = _slice(tokens.position, i, tile, axis=1), _slice(tokens.document, i, tile, axis=1)
+    return tokens_like(tokens, position=position, document=document, features=features)
+
+
+def _add_slice(total: Array, more: Array, i: Array, axis: int) -> Array:
+    tile = more.shape[axis]
+    summed = _slice(total, i, tile, axis) + more.astype(total.dtype)
+    return lax.dynamic_update_slice_in_dim(total, summed, i * tile, axis)
+
+
+def _join(x_NxBxHxQ: Array, axis: int = 2) -> Array:
+    """Tiles stacked in front become consecutive along `axis` of what remains."""
+    moved = jnp.moveaxis(x_NxBxHxQ, 0, axis)
+    shape = moved.shape
+    return moved.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+
+
+def _zeros(tree):
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+
+
+def _add(total, more):
+    return jax.tree.map(lambda x, y: x + y.astype(x.dtype), total, more)
+
+
+def _cast(tree, like):
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
+
+
+def _token_cotangents(tokens: Tokens, d_features) -> Tokens:
+    """Positions and documents are integers: they have no gradient."""
+    return tokens.replace(position=None, document=None, features=_cast(d_features, tokens.features))

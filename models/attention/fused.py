@@ -1,0 +1,54 @@
+"""The fused cuDNN kernel behind jax.nn.dot_product_attention, where scheme and device allow it."""
+
+import jax
+import jax.numpy as jnp
+
+from models.attention.rule import AttentionRule
+from models.attention.visibility import Full, Sliding
+from models.errors import InvalidInput
+from models.positions.scheme import Tokens
+
+Array = jax.Array
+
+
+def why_not_fused(rule: AttentionRule, q_BxHxLxK: Array, k_BxGxSxK: Array, query: Tokens, key: Tokens) -> str | None:
+    """The first reason why the fused kernel cannot compute this attention, or None if it can."""
+    size = q_BxHxLxK.shape[-1]
+    if jax.default_backend() != "gpu":
+        return f"needs a GPU; this is {jax.default_backend()}"
+    if q_BxHxLxK.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"needs bfloat16 or float16, not {q_BxHxLxK.dtype}"
+    if size > 256 or size % 8:
+        return f"needs a head size of at most 256 and a multiple of 8, not {size}"
+    if not rule.scheme.plain_logits():
+        return f"position.name = {rule.scheme.name!r} changes logits"
+    if not isinstance(rule.span, (Full, Sliding)):
+        return f"span.name = {rule.span.name!r} is not known to the kernel"
+    if not (query.contiguous and key.contiguous and q_BxHxLxK.shape[2] == k_BxGxSxK.shape[2]):
+        return "needs one whole document per row"
+    return None
+
+
+def fused_attention(
+    rule: AttentionRule,
+    parameters: dict[str, Array],
+    q_BxHxLxK: Array,
+    k_BxGxSxK: Array,
+    v_BxGxSxK: Array,
+    query: Tokens,
+    key: Tokens,
+) -> Array:
+    """The same function as `reference_attention`, by one kernel. Raises InvalidInput where that is not possible."""
+    reason = why_not_fused(rule, q_BxHxLxK, k_BxGxSxK, query, key)
+    if reason:
+        raise InvalidInput(f"attention = 'fused' {reason}")
+    # The kernel's window counts keys to the left of the query, and looks ahead unless it is told to be causal.
+    window = (rule.span.window - 1, 0) if isinstance(rule.span, Sliding) else None
+    output = jax.nn.dot_product_attention(
+        *(jnp.swapaxes(x, 1, 2) for x in (q_BxHxLxK, k_BxGxSxK, v_BxGxSxK)),
+        scale=1.0,
+        is_causal=True,
+        local_window_size=window,
+        implementation="cudnn",
+    )
+    return jnp.swapaxes(output, 1, 2)

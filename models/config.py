@@ -1,0 +1,160 @@
+"""The configuration of a decoder: frozen, typed, validated where it is made."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+
+from models import attention, feed_forward, norms
+from models.attention import Full, Visibility
+from models.errors import invalid, require, require_choice
+from models.placements import PLACEMENTS
+from models.positions import PositionScheme
+from models.positions.rotary import Rotary
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+LAYER_LOOPS = ("scan", "unroll")
+REMATERIALIZATION = ("none", "dots", "full")
+EMBEDDINGS = ("tied", "separate")
+
+
+@dataclass(frozen=True)
+class FeedForwardConfig:
+    """name: the activation. width: hidden size; None is 4 × model width, or 8/3 of it for gated activations."""
+
+    name: str = "gelu"
+    width: int | None = None
+
+    def __post_init__(self):
+        require_choice("name", self.name, feed_forward.ACTIVATIONS)
+        require(self.width is None or self.width >= 1, "width", self.width, "at least 1")
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    """name: the kind of norm. placement: where it stands around attention and feed-forward."""
+
+    name: str = "rms"
+    placement: str = "pre"
+    epsilon: float = 1e-6
+
+    def __post_init__(self):
+        require_choice("name", self.name, norms.NORMS)
+        require_choice("placement", self.placement, PLACEMENTS)
+        require(self.epsilon > 0, "epsilon", self.epsilon, "above 0")
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One place of the layer pattern; None takes the model's own position or span."""
+
+    position: PositionScheme | None = None
+    span: Visibility | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer.
+
+    vocabulary_size: rows of the embedding; None is filled with the tokenizer's size.
+    layers, width, heads: the shape. kv_heads: None is `heads` (MHA), fewer is GQA, 1 is MQA. head_size: None is
+      width / heads.
+    position, span: positional scheme and visible keys of every layer that the pattern does not say otherwise of.
+    pattern: the repeating unit of layers; layer i is pattern[i mod len(pattern)].
+    embeddings: "tied" uses the input embedding as the output matrix.
+    dropout: share of activations dropped in training. logit_soft_cap: c of c·tanh(logits/c); 0 is off.
+    dtype: of computation; parameters are float32 always.
+    layer_loop: "scan" compiles one unit, "unroll" all (faster to decode). rematerialize: what the backward pass
+      computes again: nothing, all but matrix products, everything.
+    attention: the implementation; "auto" picks.
+    """
+
+    vocabulary_size: int | None = None
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    kv_heads: int | None = None
+    head_size: int | None = None
+    feed_forward: FeedForwardConfig = field(default_factory=FeedForwardConfig)
+    norm: NormConfig = field(default_factory=NormConfig)
+    position: PositionScheme = field(default_factory=Rotary)
+    span: Visibility = field(default_factory=Full)
+    pattern: tuple[LayerConfig, ...] = (LayerConfig(),)
+    embeddings: str = "tied"
+    dropout: float = 0.0
+    logit_soft_cap: float = 0.0
+    dtype: str = "float32"
+    layer_loop: str = "scan"
+    rematerialize: str = "none"
+    attention: str = "auto"
+
+    def __post_init__(self):
+        for name in ("layers", "width", "heads", "kv_heads", "head_size", "vocabulary_size"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "at least 1")
+        require(
+            self.head_size is not None or self.width % self.heads == 0,
+            "heads",
+            self.heads,
+            f"a divisor of width = {self.width}, or head_size must be set",
+        )
+        require(
+            self.heads % self.key_heads == 0, "kv_heads", self.kv_heads, f"a divisor of heads = {self.heads}"
+        )
+        require(
+            1 <= len(self.pattern) <= self.layers, "pattern", f"{len(self.pattern)} layers", f"1 to {self.layers} layers"
+        )
+        require_choice("embeddings", self.embeddings, EMBEDDINGS)
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        require(self.logit_soft_cap >= 0, "logit_soft_cap", self.logit_soft_cap, "at least 0 (0 is off)")
+        require_choice("dtype", self.dtype, DTYPES)
+        require_choice("layer_loop", self.layer_loop, LAYER_LOOPS)
+        require_choice("rematerialize", self.rematerialize, REMATERIALIZATION)
+        require_choice("attention", self.attention, attention.CHOICES)
+        for scheme in self.schemes():
+            scheme.check(self.head_width)
+
+    @property
+    def key_heads(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads if self.head_size is None else self.head_size
+
+    @property
+    def feed_forward_width(self) -> int:
+        if self.feed_forward.width is not None:
+            return self.feed_forward.width
+        # Three matrices in place of two: the same number of parameters (Shazeer 2020), rounded for the hardware.
+        return -(-8 * self.width // 24) * 8 if feed_forward.gated(self.feed_forward.name) else 4 * self.width
+
+    def layer_position(self, index: int) -> PositionScheme:
+        """The scheme of layer `index`."""
+        return self.pattern[index % len(self.pattern)].position or self.position
+
+    def layer_span(self, index: int) -> Visibility:
+        """The visible keys of layer `index`."""
+        return self.pattern[index % len(self.pattern)].span or self.span
+
+    def schemes(self) -> tuple[PositionScheme, ...]:
+        """The different schemes of the pattern, in order of first use."""
+        return tuple(dict.fromkeys(self.layer_position(i) for i in range(len(self.pattern))))
+
+    def maximum_length(self) -> int | None:
+        """The longest sequence that every scheme is defined at, or None without a limit."""
+        lengths = [scheme.maximum_length() for scheme in self.schemes()]
+        return min((length for length in lengths if length is not None), default=None)
+
+    def require_length(self, field: str, length: int) -> None:
+        """Raises InvalidInput, naming `field`, where a scheme is undefined at `length` tokens."""
+        for scheme in self.schemes():
+            limit = scheme.maximum_length()
+            if limit is not None and length > limit:
+                raise invalid(
+                    field, length, f"at most {limit}: position.name = {scheme.name!r} is undefined beyond its table"
+                )
+
+    def replace(self, **changes) -> "ModelConfig":
+        """A copy with changed fields, validated again."""
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,47 @@
+"""The feed-forward sublayer: plain (GELU, ReLU) and gated (SwiGLU, GEGLU; Shazeer 2020)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.linear import Linear
+
+Array = jax.Array
+
+# Name in a configuration: the activation, and whether it gates a second projection.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {
+    "gelu": (nn.gelu, False),
+    "relu": (nn.relu, False),
+    "swiglu": (nn.silu, True),
+    "geglu": (nn.gelu, True),
+}
+
+
+def gated(name: str) -> bool:
+    """Whether the activation of that name multiplies a second projection."""
+    return ACTIVATIONS[name][1]
+
+
+class FeedForward(nn.Module):
+    """[B, L, D] -> [B, L, D]: out(act(x · up)), or out(act(x · gate) * (x · up)). GELU is the tanh approximation."""
+
+    name_of_activation: str
+    width: int
+    dtype: jnp.dtype
+    output_gain: float
+
+    @nn.compact
+    def __call__(self, x_BxLxD: Array) -> Array:
+        activation, gates = ACTIVATIONS[self.name_of_activation]
+        up_axes = ("embed", "feed_forward")
+        hidden = Linear((self.width,), up_axes, self.dtype, name="up")(x_BxLxD)
+        if gates:
+            hidden *= activation(Linear((self.width,), up_axes, self.dtype, name="gate")(x_BxLxD))
+        else:
+            hidden = activation(hidden)
+        output = Linear(
+            (x_BxLxD.shape[-1],), ("feed_forward", "embed"), self.dtype, gain=self.output_gain, name="output"
+        )
+        return output(hidden)

@@ -1,0 +1,50 @@
+"""Normalization of activations: LayerNorm and RMSNorm."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.registry import Registry
+
+Array = jax.Array
+
+NORMS: Registry[type[nn.Module]] = Registry("norm.name")
+
+_ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+_zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+
+
+@NORMS.register("rms")
+class RMSNorm(nn.Module):
+    """x / √(mean x² + ε) · scale over the last axis (Zhang & Sennrich 2019); computed in float32, dtype kept."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", _ones, x.shape[-1:], jnp.float32)
+        wide = x.astype(jnp.float32)
+        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.epsilon) * scale).astype(x.dtype)
+
+
+@NORMS.register("layer")
+class LayerNorm(nn.Module):
+    """(x - mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016); float32 inside, dtype kept."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", _ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", _zeros, x.shape[-1:], jnp.float32)
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, -1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.epsilon)
+        return (normed * scale + bias).astype(x.dtype)
+
+
+def make_norm(name: str, epsilon: float):
+    """A constructor `(name=…) -> module` of the norm of that name."""
+    return functools.partial(NORMS[name], epsilon)

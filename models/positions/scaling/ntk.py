@@ -1,0 +1,81 @@
+"""Rules that change the base: the highest frequency stays as it is, the lowest is divided by the whole factor."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.positions.scaling.rule import (
+    Scaling,
+    known_length,
+    plain_frequencies,
+    require_factor,
+    require_original_length,
+)
+
+
+def stretch_exponents(width: int) -> np.ndarray:
+    """`2i/(width-2)`, float64 [width/2]: the base `b·s^(width/(width-2))` gives the frequencies `θ_i · s^-exponent_i`.
+
+    Written so that s = 1 leaves the frequencies untouched to the last bit. (A single pair is the highest frequency.)
+    """
+    return np.arange(0, width, 2) / max(width - 2, 1)
+
+
+@Scaling.registry.register("ntk")
+@dataclass(frozen=True)
+class NTKAware(Scaling):
+    """The base becomes `base · factor^(width/(width-2))`.
+
+    Source: bloc97 (2023), "NTK-Aware Scaled RoPE"; Peng et al. (2023), "YaRN", section 3.1.
+    """
+
+    factor: float = 1.0
+
+    def __post_init__(self):
+        require_factor(self.factor)
+
+    def frequencies(self, base: float, width: int) -> np.ndarray:
+        return plain_frequencies(base, width) * self.factor ** -stretch_exponents(width)
+
+
+@Scaling.registry.register("dynamic_ntk")
+@dataclass(frozen=True)
+class DynamicNTK(Scaling):
+    """NTK-aware at the factor which the current length l asks for: `f·l/L - (f-1)`, with l at least the original L.
+
+    Every query is rotated at the length it has itself, `l = max(query position + 1, L)`, and so are the keys it looks
+    at. That is what generation computes from a cache of unrotated keys, one token at a time. So a logit does not depend
+    on how many tokens follow it, and decoding equals prefilling at any depth. (With one length for a whole window, as
+    a single pass over a long text is often run, and f = 1, the rule is just `ntk` at the factor length / L.)
+
+    factor: f; 1 grows the base by exactly what the length asks for, larger values by more. Up to the original length
+    the rule is plain RoPE whatever f. Source: Peng et al. (2023), "YaRN", section 3.3; f from the implementations.
+    """
+
+    depends_on_length: ClassVar[bool] = True
+
+    factor: float = 1.0
+    original_length: int | None = None
+
+    def __post_init__(self):
+        require_factor(self.factor)
+        require_original_length(self.original_length)
+
+    def plain_length(self) -> int:
+        return known_length(self.original_length)
+
+    def stretch(self, length: jax.Array | int) -> jax.Array | float:
+        """The factor of the NTK-aware rule at a current length in tokens, 1 up to the original length."""
+        original = self.plain_length()
+        maximum = jnp.maximum if isinstance(length, jax.Array) else max
+        return 1.0 + self.factor * (maximum(length, original) - original) / original
+
+    def frequencies_at(self, base: float, width: int, length: jax.Array) -> jax.Array:
+        logarithm = jnp.log(jnp.asarray(self.stretch(length), jnp.float32))
+        plain, exponents = (
+            jnp.asarray(x, jnp.float32) for x in (plain_frequencies(base, width), stretch_exponents(width))
+        )
+        return plain * jnp.exp(-exponents * logarithm[..., None])

@@ -1,0 +1,71 @@
+"""The contract of RoPE scaling: a rule that replaces the rotary frequencies so that a longer context fits."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from models.errors import invalid, require
+from models.registry import Registry
+
+
+def plain_frequencies(base: float, width: int) -> np.ndarray:
+    """`θ_i = base^(-2i/width)`, radians per token, float64 [width/2]. Source: Su et al. (2021), "RoFormer", eq. 15.
+
+    Raises InvalidInput unless the rotary width (the head size) is even.
+    """
+    require(width >= 2 and width % 2 == 0, "head_size", width, "even for rotary positions")
+    return base ** -(np.arange(0, width, 2) / width)
+
+
+def require_factor(factor: float) -> None:
+    """Raises InvalidInput unless `factor`, how many times the context is extended, is a finite number from 1 on."""
+    require(math.isfinite(factor) and factor >= 1, "factor", factor, "a finite number of at least 1")
+
+
+def require_original_length(original_length: int | None) -> None:
+    """Raises InvalidInput unless `original_length` is a number of tokens or None."""
+    require(original_length is None or original_length >= 1, "original_length", original_length, "at least 1")
+
+
+def known_length(original_length: int | None) -> int:
+    """The original length in tokens. Raises InvalidInput while it is None."""
+    if original_length is None:
+        raise invalid("position.scaling.original_length", None, "a number of tokens, the length trained at")
+    return original_length
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A rule for the rotary frequencies; at factor 1 every rule gives plain RoPE exactly.
+
+    A rule which refers to the length before scaling has a field `original_length`, in tokens; None stands for the
+    length trained at, to be filled in before use: using it unfilled raises InvalidInput.
+    """
+
+    registry: ClassVar[Registry] = Registry("position.scaling.name")
+    name: ClassVar[str]
+    depends_on_length: ClassVar[bool] = False
+
+    def frequencies(self, base: float, width: int) -> np.ndarray:
+        """Radians per token of each pair of the rotary width, float64 [width/2], from the highest to the lowest."""
+        return plain_frequencies(base, width)
+
+    def frequencies_at(self, base: float, width: int, length: jax.Array) -> jax.Array:
+        """Frequencies at a current length, float32 [*length.shape, width/2], for a rule that `depends_on_length`."""
+        raise NotImplementedError(f"{self.name} does not depend on the length")
+
+    def plain_length(self) -> int:
+        """The length in tokens up to which a rule that `depends_on_length` is plain RoPE."""
+        raise NotImplementedError(f"{self.name} does not depend on the length")
+
+    def amplitude(self) -> float:
+        """The attention factor: what cosines and sines are multiplied by, so that logits are by its square."""
+        return 1.0
+
+    def fields(self) -> dict[str, Any]:
+        """Name and fields, for messages and tables."""
+        return {"name": self.name, **dataclasses.asdict(self)}

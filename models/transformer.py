@@ -1,0 +1,255 @@
+"""A decoder-only transformer: embeddings, a scanned stack of blocks, and the hidden states that logits come from."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.attention import AttentionRule, attend
+from models.cache import Cache, LayerCache, occupy
+from models.config import DTYPES, ModelConfig
+from models.feed_forward import FeedForward
+from models.linear import Linear
+from models.norms import make_norm
+from models.placements import PLACEMENTS
+from models.positions import PositionScheme, Tokens
+from models.positions.scheme import ParameterSpec
+
+Array = jax.Array
+
+
+def declare(module: nn.Module, prefix: str, specs: dict[str, ParameterSpec]) -> dict[str, Array]:
+    """Learned numbers of a scheme as parameters of `module`, named `prefix_name`."""
+    return {
+        name: module.param(
+            f"{prefix}_{name}", nn.with_logical_partitioning(spec.initializer, spec.axes), spec.shape, jnp.float32
+        )
+        for name, spec in specs.items()
+    }
+
+
+class Attention(nn.Module):
+    """Self-attention of one layer: [B, L, D] -> [B, L, D], through a cache where one is given."""
+
+    config: ModelConfig
+    scheme: PositionScheme
+    span: Any
+
+    @nn.compact
+    def __call__(
+        self, x_BxLxD: Array, tokens: Tokens, cache: LayerCache | None, slots: Tokens | None, start: Array | None
+    ) -> tuple[Array, LayerCache | None]:
+        config, scheme, dtype = self.config, self.scheme, DTYPES[self.config.dtype]
+        size = config.head_width
+
+        def project(name: str, heads: int, axis: str) -> Array:
+            return Linear((heads, size), ("embed", axis, "head_size"), dtype, name=name)(x_BxLxD)
+
+        position = scheme.index(tokens.position)
+        q_BxLxHxK = scheme.rotate(project("query", config.heads, "heads"), position)
+        k_BxLxGxK = scheme.rotate(project("key", config.key_heads, "kv_heads"), position)
+        v_BxLxGxK = project("value", config.key_heads, "kv_heads")
+        q_BxLxHxK *= jnp.asarray(1 / math.sqrt(size), dtype)
+        temperature_BxL = scheme.temperature(position)
+        if temperature_BxL is not None:
+            q_BxLxHxK *= temperature_BxL[:, :, None, None].astype(dtype)
+
+        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxLxGxK, v_BxLxGxK))
+        keys = tokens
+        if cache is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(cache.key_BxGxSxK, k, start, axis=2)
+            v = jax.lax.dynamic_update_slice_in_dim(cache.value_BxGxSxK, v, start, axis=2)
+            cache, keys = LayerCache(k, v), slots
+        parameters = declare(self, "position", scheme.layer_parameters(config.heads, size))
+        output = attend(config.attention, AttentionRule(scheme, self.span), parameters, q, k, v, tokens, keys)
+        output_BxLxHxK = jnp.swapaxes(output, 1, 2)
+        merge = Linear(
+            (config.width,),
+            ("heads", "head_size", "embed"),
+            dtype,
+            gain=1 / math.sqrt(2 * config.layers),
+            inputs=2,
+            name="output",
+        )
+        return merge(output_BxLxHxK), cache
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each within the configured norm placement."""
+
+    config: ModelConfig
+    index: int  # place in the layer pattern
+    deterministic: bool  # without dropout
+
+    @nn.compact
+    def __call__(self, x_BxLxD, tokens, cache, slots, start):
+        config = self.config
+        placement = PLACEMENTS[config.norm.placement]
+        norm = make_norm(config.norm.name, config.norm.epsilon)
+        drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
+
+        def attention(x):
+            nonlocal cache
+            module = Attention(config, config.layer_position(self.index), config.layer_span(self.index), name="attention")
+            output, cache = module(x, tokens, cache, slots, start)
+            return drop(output)
+
+        def feed_forward(x):
+            module = FeedForward(
+                config.feed_forward.name,
+                config.feed_forward_width,
+                DTYPES[config.dtype],
+                1 / math.sqrt(2 * config.layers),
+                name="feed_forward",
+            )
+            return drop(module(x))
+
+        x_BxLxD = placement.residual(x_BxLxD, attention, lambda part: norm(name=f"attention_{part}_norm"))
+        x_BxLxD = placement.residual(x_BxLxD, feed_forward, lambda part: norm(name=f"feed_forward_{part}_norm"))
+        return x_BxLxD, cache
+
+
+class Unit(nn.Module):
+    """One repetition of the layer pattern: what the stack scans over."""
+
+    config: ModelConfig
+    count: int  # layers of the pattern in this unit: all, or fewer in a last, incomplete one
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x_BxLxD, caches, tokens, slots, start):
+        kept = []
+        for index in range(self.count):
+            block = Block(self.config, index, self.deterministic, name=f"layer_{index}")
+            cache = None if caches is None else caches[index]
+            x_BxLxD, cache = block(x_BxLxD, tokens, cache, slots, start)
+            kept.append(cache)
+        return x_BxLxD, None if caches is None else tuple(kept)
+
+
+class Transformer(nn.Module):
+    """tokens int32 [B, L] -> hidden states [B, L, D] in the compute dtype, after the final norm; and the cache.
+
+    With a cache, the L tokens take its next free slots and see everything already in it. `output_matrix` of the
+    parameters turns hidden states into logits, outside, so that a loss can do it in chunks.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BxL: Array,
+        where: Tokens,
+        cache: Cache | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Array, Cache | None]:
+        config = self.config
+        config.require_length("length", tokens_BxL.shape[1])
+        x_BxLxD = self._embed(tokens_BxL, where)
+        x_BxLxD = nn.Dropout(config.dropout, deterministic=deterministic)(x_BxLxD)
+
+        start, slots = None, None
+        if cache is not None:
+            start = cache.filled
+            cache = occupy(cache, where)
+            slots = cache.tokens
+        x_BxLxD, layers = self._stack(x_BxLxD, cache, where, slots, start, deterministic)
+        if cache is not None:
+            cache = cache.replace(layers=layers)
+        if PLACEMENTS[config.norm.placement].final_norm:
+            x_BxLxD = make_norm(config.norm.name, config.norm.epsilon)(name="final_norm")(x_BxLxD)
+        return x_BxLxD, cache
+
+    def _embed(self, tokens_BxL: Array, where: Tokens) -> Array:
+        config = self.config
+        # Rows of length about 1 serve the tied output; the input is scaled back to entries of about 1
+        # (Vaswani et al. 2017, section 3.4), the size of what positional schemes add.
+        table = nn.with_logical_partitioning(
+            nn.initializers.normal(1 / math.sqrt(config.width)), ("vocabulary", "embed")
+        )
+        shape = (config.vocabulary_size, config.width)
+        embedding_VxD = self.param("embedding", table, shape, jnp.float32)
+        if config.embeddings == "separate":
+            self.param("output_embedding", table, shape, jnp.float32)
+        x_BxLxD = embedding_VxD[tokens_BxL] * math.sqrt(config.width)
+        for scheme in config.schemes():
+            parameters = declare(self, f"position_{scheme.name}", scheme.embedding_parameters(config.width))
+            added = scheme.embed(parameters, scheme.index(where.position), config.width)
+            if added is not None:
+                x_BxLxD = x_BxLxD + added
+        return x_BxLxD.astype(DTYPES[config.dtype])
+
+    def _stack(self, x_BxLxD, cache, where, slots, start, deterministic):
+        config = self.config
+        pattern = len(config.pattern)
+        repeats, rest = divmod(config.layers, pattern)
+        layers = None if cache is None else cache.layers
+        shared = (where, slots, start)
+        unit = _rematerialized(config.rematerialize)
+        kept: list[LayerCache] = []
+
+        def part(first: int, count: int):
+            return None if layers is None else layers[first : first + count]
+
+        if config.layer_loop == "scan":
+            scanned = nn.scan(
+                unit,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=repeats,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x_BxLxD, new = scanned(config, pattern, deterministic, name="units")(x_BxLxD, part(0, pattern), *shared)
+            kept += new or ()
+            first = pattern
+        else:
+            for i in range(repeats):
+                x_BxLxD, new = unit(config, pattern, deterministic, name=f"unit_{i}")(x_BxLxD, part(i * pattern, pattern), *shared)
+                kept += new or ()
+            first = repeats * pattern
+        if rest:
+            x_BxLxD, new = unit(config, rest, deterministic, name="last_unit")(x_BxLxD, part(first, rest), *shared)
+            kept += new or ()
+        return x_BxLxD, tuple(kept)
+
+
+def _rematerialized(policy: str) -> type[nn.Module]:
+    if policy == "none":
+        return Unit
+    saved = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}[policy]
+    return nn.remat(Unit, policy=saved, prevent_cse=False)
+
+
+def output_matrix(config: ModelConfig, parameters: dict[str, Any]) -> Array:
+    """The matrix [V, D] whose rows' products with a hidden state are the logits."""
+    return parameters["embedding" if config.embeddings == "tied" else "output_embedding"]
+
+
+def to_logits(config: ModelConfig, parameters: dict[str, Any], hidden: Array) -> Array:
+    """Logits, float32 [..., V], of hidden states [..., D], soft-capped where configured (Gemma 2)."""
+    matrix = output_matrix(config, parameters).astype(hidden.dtype)
+    flat = jnp.einsum("nd,vd->nv", hidden.reshape(-1, hidden.shape[-1]), matrix, preferred_element_type=jnp.float32)
+    if config.logit_soft_cap:
+        flat = config.logit_soft_cap * jnp.tanh(flat / config.logit_soft_cap)
+    return flat.reshape(*hidden.shape[:-1], -1)
+
+
+def init_parameters(config: ModelConfig, seed: int) -> dict[str, Any]:
+    """Fresh parameters: a plain nested dict of float32 arrays, boxed with their logical axes (see nn.meta)."""
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    where = Tokens(position=tokens, document=tokens)
+    return Transformer(config).init(jax.random.key(seed), tokens, where)["params"]
+
+
+def unroll_parameters(config: ModelConfig, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a scanned stack as those of the same stack with layer_loop = "unroll"."""
+    if "units" not in parameters:
+        return parameters
+    unrolled = {name: value for name, value in parameters.items() if name != "units"}
+    for i in range(config.layers // len(config.pattern)):
+        unrolled[f"unit_{i}"] = jax.tree.map(lambda stacked: stacked[i], parameters["units"])  # noqa: B023
+    return unrolled

@@ -1,0 +1,1 @@
+"""What turns text into weights: corpora, tokenizers, batches, optimizers, the step, the loop, checkpoints."""

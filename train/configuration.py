@@ -1,0 +1,122 @@
+"""Between the open, overridable ConfigDict and the frozen, typed dataclasses that validate themselves.
+
+The dataclasses are the only place where fields and defaults are written. `to_config_dict` opens one for editing;
+`from_config_dict` closes it again. A field whose type is a family of alternatives (a base class with a `registry`
+class attribute) becomes a dictionary with a `name` and the fields of the alternative of that name.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+import ml_collections
+
+from models.errors import InvalidInput, invalid, require_choice
+
+T = TypeVar("T")
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Field name to resolved type of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def to_config_dict(value: Any) -> ml_collections.ConfigDict:
+    """Opens a dataclass instance as a ConfigDict; alternatives carry their `name` first."""
+    opened = ml_collections.ConfigDict(convert_dict=False)
+    if _is_alternative(type(value)):
+        opened["name"] = value.name
+    for name, annotation in field_types(type(value)).items():
+        opened[name] = _open(getattr(value, name), annotation)
+    return opened
+
+
+def to_plain(value: Any, only: type | None = None) -> dict[str, Any]:
+    """A dataclass instance as plain dictionaries and lists, as JSON holds them; `only` the fields of that base class."""
+    opened = to_config_dict(value)
+    names = opened.keys() if only is None else field_types(only)
+    return {name: _plain(opened[name]) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ml_collections.ConfigDict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def from_config_dict(cls: type[T], config: Any, path: str = "config") -> T:
+    """Closes a ConfigDict (or dict) into `cls`, which validates itself.
+
+    Raises InvalidInput naming the field's full path, the value and what is allowed, on an unknown field, an unknown
+    alternative, a value of the wrong type, or whatever the dataclass itself refuses.
+    """
+    values = dict(config.items())
+    if hasattr(cls, "registry"):
+        family = cls.registry  # type: ignore[attr-defined]
+        name = values.pop("name", None)
+        require_choice(f"{path}.name", name, family)
+        cls = family[name]
+    types_ = field_types(cls)
+    for name in values:
+        if name not in types_:
+            raise InvalidInput(f"{path}.{name} is unknown; {path} has the fields " + ", ".join(types_))
+    closed = {name: _close(values[name], types_[name], f"{path}.{name}") for name in types_ if name in values}
+    try:
+        return cls(**closed)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}.{error}") from None
+
+
+def _is_alternative(cls: type) -> bool:
+    return hasattr(cls, "registry")
+
+
+def inner_type(annotation: Any) -> Any:
+    """The type inside `X | None`, or the type itself."""
+    return _optional(annotation)[0]
+
+
+def _optional(annotation: Any) -> tuple[Any, bool]:
+    """The type inside `X | None`, and whether None is allowed."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return inner[0], True
+    return annotation, False
+
+
+def _open(value: Any, annotation: Any) -> Any:
+    annotation, optional = _optional(annotation)
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(value):
+        return to_config_dict(value)
+    if isinstance(value, tuple):
+        element = typing.get_args(annotation)[0]
+        return tuple(_open(item, element) for item in value)
+    return value
+
+
+def _close(value: Any, annotation: Any, path: str) -> Any:
+    annotation, optional = _optional(annotation)
+    if value is None:
+        if not optional:
+            raise invalid(path, value, f"a value of type {annotation.__name__}")
+        return None
+    if typing.get_origin(annotation) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise invalid(path, value, "a list")
+        element = typing.get_args(annotation)[0]
+        return tuple(_close(item, element, f"{path}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(annotation) or _is_alternative(annotation):
+        if not hasattr(value, "items"):
+            raise invalid(path, value, "a dictionary of fields")
+        return from_config_dict(annotation, value, path)
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(annotation, type) and (
+        not isinstance(value, annotation) or (annotation is not bool and isinstance(value, bool))
+    ):
+        raise invalid(path, value, f"of type {annotation.__name__}")
+    return value

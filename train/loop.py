@@ -1,0 +1,315 @@
+"""Training, from a configuration to a run folder: one linear trainer with visible sections."""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from models.accounting import parameter_count, training_flops_per_token
+from train.batches import Batches
+from train.checkpoints import Checkpoints
+from train.config import RunConfig, run_id
+from train.configuration import to_plain
+from train.data import Prepared, prepare
+from train.lease import Lease
+from train.metrics import MetricsWriter
+from train.progress import Progress, peak_flops
+from train.provenance import provenance, write_json_atomic
+from train.sharding import build_mesh, process_rows, put_batch, require_batch
+from train.step import Trainer, TrainState
+
+# So many steps in a row without a finite loss, and the run goes back to its last checkpoint.
+SKIPPED_STEPS = 3
+FINISHED = "finished.json"
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; what it did is saved. The message says how to go on."""
+
+
+class Diverged(RuntimeError):
+    """The loss stayed non-finite after going back to the last checkpoint."""
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` took its last step and saved it."""
+    return (folder / FINISHED).exists()
+
+
+def train(config: RunConfig, folder: Path) -> None:
+    """Trains, or goes on training, in `folder`; returns at once where that is finished.
+
+    The folder gets config.json, provenance.json, tokenizer/, metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
+    finished.json. Raises InvalidInput for what a user can mend, Interrupted after ctrl-C or SIGTERM once the state is
+    saved, Diverged where the loss is not finite twice over.
+    """
+    if is_finished(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with Lease(folder), _stop_requests() as stop:
+        _train(config, folder, stop)
+
+
+def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
+    # What is trained, and on what.
+    mesh = build_mesh(config.sharding.mesh)
+    require_batch(mesh, config.train.batch_size // config.train.accumulation, config.sharding.rules)
+    prepared = prepare(config.data, config.tokenizer)
+    model = config.filled_model(prepared.tokenizer.vocabulary_size)
+    trainer = Trainer(config, model, mesh)
+    parameters = parameter_count(trainer.abstract.parameters)
+    writes = jax.process_index() == 0
+    if writes:
+        _describe(config, folder, prepared, parameters)
+
+    # Fresh, or from the newest undamaged checkpoint.
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint.keep)
+    with checkpoints:
+        restored = checkpoints.restore(trainer.abstract.parameters, trainer.abstract.optimizer)
+        state = trainer.initial() if restored is None else _resumed(trainer, restored)
+        first = int(state.step)
+        seconds_before = 0.0 if restored is None else restored.metadata["seconds"]
+        batches = _batches(config, prepared.train, mesh)
+        held_out = _held_out_batches(config, prepared, mesh)
+
+        def save(state: TrainState, step: int) -> None:
+            metadata = {
+                "seconds": seconds_before + time.monotonic() - started,
+                "tokenizer": prepared.tokenizer.hash,
+                "vocabulary_size": model.vocabulary_size,
+                "tokens": step * config.train.batch_size * config.train.length,
+            }
+            data = {"step": step, "seed": config.seed}
+            checkpoints.save(step, state.parameters, state.optimizer, data, metadata)
+
+        # The loop: step n is dispatched before the metrics of step n - 1 are fetched, so that the device never waits.
+        started = time.monotonic()
+        writer = MetricsWriter(folder, first) if writes else _Silent()
+        tokens_per_step = config.train.batch_size * config.train.length
+        meter = _Meter(tokens_per_step, training_flops_per_token(model, config.train.length))
+        rolled_back = False
+        with writer, Progress(config.train.steps, first) if writes else _Silent() as progress:
+            if writes:
+                progress.note(_greeting(config, folder, prepared, parameters, first))
+            step, pending = first, None
+            stream = batches.iterate(step)
+            while step < config.train.steps:
+                waiting = time.monotonic()
+                batch = put_batch(mesh, next(stream), config.sharding.rules)
+                meter.waited += time.monotonic() - waiting
+                state, metrics = trainer.step(state, batch)
+                step += 1
+                failed = pending is not None and _report(config, pending, writer, progress, meter, seconds_before)
+                pending = (step, metrics)
+                at_end = step == config.train.steps
+                looks = at_end or step % config.train.evaluate_every == 0
+                stopping = stop.requested(step)
+                saves = at_end or stopping or step % config.checkpoint.every == 0
+                if looks or saves:
+                    failed = _report(config, pending, writer, progress, meter, seconds_before) or failed
+                    pending = None
+                if failed:
+                    checkpoints.wait()
+                    state = _roll_back(trainer, checkpoints, step, rolled_back)
+                    rolled_back, step, pending = True, int(state.step), None
+                    progress.note(f"the loss was not finite {SKIPPED_STEPS} times in a row: back to step {step}")
+                    stream.close()
+                    stream = batches.iterate(step)
+                    continue
+                if looks:
+                    with meter.paused():
+                        writer.write(step, _look(trainer, state, held_out))
+                # A state whose last step was skipped is as good as the one before, and finite.
+                if saves:
+                    with meter.paused():
+                        save(state, step)
+                if stopping and not at_end:
+                    checkpoints.wait()
+                    stream.close()
+                    raise Interrupted(f"stopped at step {step} of {config.train.steps}, saved; run it again to go on")
+            stream.close()
+            checkpoints.wait()
+        if writes:
+            seconds = seconds_before + time.monotonic() - started
+            write_json_atomic(folder / FINISHED, {"step": step, "seconds": seconds, "parameters": parameters})
+
+
+def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int) -> None:
+    """Writes what the run is before it starts. A tokenizer in the folder that is not this run's own is refused."""
+    write_json_atomic(folder / "config.json", to_plain(config, RunConfig))
+    facts = provenance() | {
+        "run_id": run_id(config),
+        "data_hash": prepared.train.hash,
+        "held_out_hash": prepared.held_out.hash,
+        "tokenizer_hash": prepared.tokenizer.hash,
+        "tokenizer_report": dataclasses.asdict(prepared.tokenizer_report),
+        "parameters": parameters,
+    }
+    write_json_atomic(folder / "provenance.json", facts)
+    prepared.tokenizer.save(folder / "tokenizer")
+
+
+def _greeting(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, first: int) -> str:
+    start = f"from step {first}" if first else "from scratch"
+    return (
+        f"{folder.name}: {parameters:,} parameters, {prepared.train.token_count:,} training tokens, "
+        f"{config.train.steps} steps of {config.train.batch_size} × {config.train.length}, {start}"
+    )
+
+
+def _resumed(trainer: Trainer, restored: Any) -> TrainState:
+    zero = np.zeros((), np.int32)
+    step = jax.device_put(np.int32(restored.step), trainer.abstract.step.sharding)
+    skipped = jax.device_put(zero, trainer.abstract.skipped.sharding)
+    return TrainState(step, restored.parameters, restored.optimizer, skipped)
+
+
+def _roll_back(trainer: Trainer, checkpoints: Checkpoints, step: int, rolled_back: bool) -> TrainState:
+    restored = checkpoints.restore(trainer.abstract.parameters, trainer.abstract.optimizer)
+    if rolled_back:
+        saved = "nothing was saved" if restored is None else f"step {restored.step} is saved"
+        raise Diverged(
+            f"the loss is not finite at step {step}, again after going back; {saved}; "
+            "a lower optimizer.learning_rate or a longer schedule.warmup may help"
+        )
+    return trainer.initial() if restored is None else _resumed(trainer, restored)
+
+
+def _batches(config: RunConfig, store: Any, mesh: Mesh) -> Batches:
+    # Processes that hold the same rows (a mesh axis such as tensor spans them) count as one host.
+    shards = math.prod(mesh.shape[axis] for axis in config.sharding.rules.batch)
+    here = process_rows(mesh, shards, config.sharding.rules)
+    return Batches(
+        store,
+        length=config.train.length,
+        batch_size=config.train.batch_size,
+        packing=config.data.packing,
+        seed=config.seed,
+        host_index=int(here[0]) // len(here),
+        host_count=shards // len(here),
+    )
+
+
+def _held_out_batches(config: RunConfig, prepared: Prepared, mesh: Mesh) -> list[dict[str, jax.Array]]:
+    """The same few batches of held-out text for every look, kept on the devices."""
+    batches = _batches(dataclasses.replace(config, seed=0), prepared.held_out, mesh)
+    return [put_batch(mesh, batches[k], config.sharding.rules) for k in range(config.train.evaluation_batches)]
+
+
+def _look(trainer: Trainer, state: TrainState, held_out: list[dict[str, jax.Array]]) -> dict[str, float]:
+    sums = jax.device_get([trainer.evaluate(state.parameters, batch) for batch in held_out])
+    nats, weight, count = (sum(float(s[name]) for s in sums) for name in ("nats", "weight", "bytes"))
+    return {"held_out_loss": nats / max(weight, 1), "held_out_bits_per_byte": nats / math.log(2) / max(count, 1)}
+
+
+def _report(config: RunConfig, pending, writer, progress, meter: "_Meter", seconds_before: float) -> bool:
+    """Fetches the metrics of a step, shows them, and logs them when due. Whether too many steps were skipped."""
+    step, metrics = pending
+    due = step % config.train.log_every == 0 or step == config.train.steps or step == 1
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    skipped = int(values["skipped"])
+    values |= meter.rates()
+    progress.update(step, values)
+    if skipped:
+        progress.note(f"step {step} skipped: its loss or gradient is not finite")
+    if due or skipped:
+        tokens = step * meter.tokens_per_step
+        seconds = seconds_before + meter.seconds()
+        writer.write(step, values | {"tokens": tokens, "seconds": seconds})
+    return skipped >= SKIPPED_STEPS
+
+
+class _Meter:
+    """Speed since the last rates() call, without what happened while paused; and the share of time spent waiting."""
+
+    def __init__(self, tokens_per_step: int, flops_per_token: float):
+        self.tokens_per_step = tokens_per_step
+        self.waited = 0.0
+        self._flops_per_token = flops_per_token
+        peak = peak_flops(jax.devices()[0])
+        self._peak = None if peak is None else peak * jax.device_count()
+        self._started = self._last = time.monotonic()
+        self._recent: list[float] = []
+
+    def rates(self) -> dict[str, float]:
+        now = time.monotonic()
+        # The median of recent steps: the first one compiles, and some wait for a checkpoint.
+        self._recent = [*self._recent[-19:], now - self._last]
+        self._last = now
+        per_second = self.tokens_per_step / max(float(np.median(self._recent)), 1e-9)
+        rates = {"tokens_per_second": per_second, "data_wait_seconds": self.waited}
+        if self._peak is not None:
+            rates["model_flop_utilisation"] = per_second * self._flops_per_token / self._peak
+        return rates
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        before = time.monotonic()
+        yield
+        self._last += time.monotonic() - before
+
+
+class _Stop:
+    """Whether ctrl-C or SIGTERM asked to stop; with several processes they agree on the step."""
+
+    def __init__(self) -> None:
+        self.signalled = False
+
+    def requested(self, step: int) -> bool:
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.signalled
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """Turns the first ctrl-C or SIGTERM into a request to stop; a second one stops at once."""
+    stop = _Stop()
+    handled = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM)
+
+    def handle(number, frame):
+        if jax.process_count() > 1:
+            # The runtime itself listens for SIGTERM and tells the other processes.
+            signal.raise_signal(signal.SIGTERM)
+            return
+        if stop.signalled:
+            raise KeyboardInterrupt
+        stop.signalled = True
+
+    try:
+        before = {number: signal.signal(number, handle) for number in handled}
+    except ValueError:  # Not the main thread: signals are somebody else's.
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Silent:
+    """Stands for a writer or a progress display where another process has it."""
+
+    def __enter__(self) -> "_Silent":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def write(self, *arguments: Any) -> None:
+        pass
+
+    update = note = write

@@ -1,0 +1,167 @@
+"""One optimizer step as one compiled, sharded program: a pure function of state and batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.positions import Tokens
+from models.positions.scheme import contiguous_tokens
+from models.transformer import Transformer, init_parameters, output_matrix
+from train.config import RunConfig
+from train.loss import Losses, chunk_tokens, cross_entropy
+from train.sharding import parameter_shardings, state_shardings
+
+Array = jax.Array
+Batch = dict[str, Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step: int32, steps taken. parameters: nested dict. optimizer: optax state. skipped: int32, how many of the last
+    steps in a row were not finite and changed nothing."""
+
+    step: Array
+    parameters: Any
+    optimizer: Any
+    skipped: Array
+
+
+def loss_of(
+    model: ModelConfig, parameters: Any, batch: Batch, *, devices: int, z_loss: float = 0.0, dropout_key: Array | None = None
+) -> Losses:
+    """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout is on.
+
+    devices: how many share the batch; decides with its size whether logits are computed in chunks.
+    """
+    tokens_BxL = batch["tokens"]
+    if batch["position"].shape[0] == 1:
+        where = contiguous_tokens(tokens_BxL.shape[1])
+    else:
+        where = Tokens(position=batch["position"], document=batch["document"])
+    hidden_BxLxD, _ = Transformer(model).apply(
+        {"params": parameters},
+        tokens_BxL,
+        where,
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
+    chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary_size)
+    return cross_entropy(
+        hidden_BxLxD,
+        output_matrix(model, parameters),
+        batch["targets"],
+        batch["weights"],
+        soft_cap=model.logit_soft_cap,
+        z_loss=z_loss,
+        chunk=None if chunk is None else chunk * devices,
+    )
+
+
+def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Batch, key: Array, devices: int):
+    """Gradient of the mean loss per scored token, with the batch's summed losses; computed in `accumulation` parts."""
+    weight = jnp.maximum(jnp.sum(jnp.broadcast_to(batch["weights"], batch["targets"].shape)), 1.0)
+
+    def mean_loss(parameters, batch, key):
+        dropout_key = key if model.dropout else None
+        losses = loss_of(
+            model, parameters, batch, devices=devices, z_loss=config.train.z_loss, dropout_key=dropout_key
+        )
+        return losses.total / weight, (losses.total, losses.nats)
+
+    differentiate = jax.grad(mean_loss, has_aux=True)
+    parts = config.train.accumulation
+    if parts == 1:
+        return *differentiate(parameters, batch, key), weight
+
+    def part(x: Array) -> Array:
+        # Every part takes every n-th row, so that it is spread over the devices as the batch is.
+        if x.shape[0] == 1:
+            return jnp.broadcast_to(x, (parts, *x.shape))
+        return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+
+    def add(total, inputs):
+        return jax.tree.map(jnp.add, total, differentiate(parameters, *inputs)), None
+
+    zero = (jax.tree.map(jnp.zeros_like, parameters), (jnp.zeros(()), jnp.zeros(())))
+    split = {name: part(x) for name, x in batch.items()}
+    (gradient, sums), _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
+    return gradient, sums, weight
+
+
+class Trainer:
+    """The compiled functions of one run on one mesh.
+
+    step(state, batch) -> (state, metrics): donates the state. evaluate(parameters, batch) -> summed nats, weight and
+    bytes. initial(): a fresh state, made in place on the mesh. abstract: the state's shapes, dtypes and shardings.
+    """
+
+    def __init__(self, config: RunConfig, model: ModelConfig, mesh: Mesh):
+        rules = config.sharding.rules
+        rate = config.schedule.build(config.optimizer.learning_rate, config.train.steps)
+        optimizer = config.optimizer.build(rate)
+        devices = _devices_of_batch(mesh, rules.batch)
+
+        boxed = jax.eval_shape(lambda: init_parameters(model, config.seed))
+        shardings = parameter_shardings(mesh, boxed, rules)
+
+        def init() -> TrainState:
+            parameters = nn.meta.unbox(init_parameters(model, config.seed))
+            zero = jnp.zeros((), jnp.int32)
+            return TrainState(zero, parameters, optimizer.init(parameters), zero)
+
+        shapes = jax.eval_shape(init)
+        placed = state_shardings(mesh, shapes, shardings, shapes.parameters)
+        self.abstract: TrainState = jax.tree.map(
+            lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, placed
+        )
+        self.initial: Callable[[], TrainState] = jax.jit(init, out_shardings=placed)
+
+        def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+            with nn.logical_axis_rules(rules.pairs()):
+                gradient, (total, nats), weight = gradients(config, model, state.parameters, batch, key, devices)
+            norm = optax.global_norm(gradient)
+            finite = jnp.isfinite(total) & jnp.isfinite(norm)
+            updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+            parameters = optax.apply_updates(state.parameters, updates)
+            parameters, moments = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (parameters, moments),
+                (state.parameters, state.optimizer),
+            )
+            skipped = jnp.where(finite, 0, state.skipped + 1)
+            metrics = {
+                "loss": nats / weight,
+                "bits_per_byte": _bits_per_byte(nats, batch),
+                "gradient_norm": norm,
+                "learning_rate": rate(state.step),
+                "skipped": skipped,
+                "scored_tokens": weight,
+            }
+            return TrainState(state.step + 1, parameters, moments, skipped), metrics
+
+        def evaluate(parameters: Any, batch: Batch) -> dict[str, Array]:
+            losses = loss_of(model, parameters, batch, devices=devices)
+            return {"nats": losses.nats, "weight": losses.weight, "bytes": jnp.sum(batch["bytes"], dtype=jnp.float32)}
+
+        self.step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+        self.evaluate = jax.jit(evaluate)
+
+
+def _bits_per_byte(nats: Array, batch: Batch) -> Array:
+    scored_bytes = jnp.sum(batch["bytes"], dtype=jnp.float32)
+    return nats / jnp.log(2.0) / jnp.maximum(scored_bytes, 1.0)
+
+
+def _devices_of_batch(mesh: Mesh, axes: tuple[str, ...]) -> int:
+    count = 1
+    for axis in axes:
+        count *= mesh.shape[axis]
+    return count
