@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from models.errors import InvalidInput
+from train.allocator import keep_freed_memory
 
 OVERRIDES_HELP = (
     "Any field of the configuration can be set: --config.train.steps=500 --config.model.position.name=alibi "
@@ -45,6 +46,7 @@ def run_command(main: Callable[[], None]) -> None:
     A full disk exits with 1, a second ctrl-C with 130; a defect keeps its traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keep_freed_memory()
     try:
         main()
     except InvalidInput as error:

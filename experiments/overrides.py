@@ -74,8 +74,8 @@ def _read(text: str, annotation: Any) -> Any:
         return {"true": True, "false": False}.get(text, text)
 
 
-def changed(cls: type, before: Any, after: Any) -> dict[str, Any]:
-    """Paths whose values differ between two instances of the dataclass `cls`."""
+def changed(before: Any, after: Any) -> dict[str, Any]:
+    """Paths whose values differ between two instances of one dataclass, with the later values."""
     flat_before, flat_after = (_flat(to_config_dict(value)) for value in (before, after))
     return {path: value for path, value in flat_after.items() if flat_before.get(path, dataclasses.MISSING) != value}
 

@@ -14,7 +14,7 @@ from experiments.config import StudyConfig
 from experiments.overrides import apply_overrides
 from models.errors import InvalidInput
 from train.config import run_id
-from train.configuration import from_config_dict
+from train.configuration import from_config_dict, to_plain
 from train.loop import is_finished
 from train.provenance import write_json_atomic
 
@@ -114,6 +114,7 @@ def write_manifest(study: Study) -> None:
         "created": created,
         "train_length": config.train.length,
         "swept": swept,
+        "evaluation": to_plain(config.evaluation),
         "points": [_entry(study, point) for point in study.points],
     }
     study.folder.mkdir(parents=True, exist_ok=True)

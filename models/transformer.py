@@ -188,7 +188,7 @@ class Transformer(nn.Module):
         repeats, rest = divmod(config.layers, pattern)
         layers = None if cache is None else cache.layers
         shared = (where, slots, start)
-        unit = _rematerialized(config.rematerialize)
+        unit = _rematerialized(config.rematerialize, scanned=False)
         kept: list[LayerCache] = []
 
         def part(first: int, count: int):
@@ -196,7 +196,7 @@ class Transformer(nn.Module):
 
         if config.layer_loop == "scan":
             scanned = nn.scan(
-                unit,
+                _rematerialized(config.rematerialize, scanned=True),
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
@@ -217,11 +217,12 @@ class Transformer(nn.Module):
         return x_BxLxD, tuple(kept)
 
 
-def _rematerialized(policy: str) -> type[nn.Module]:
+def _rematerialized(policy: str, scanned: bool) -> type[nn.Module]:
     if policy == "none":
         return Unit
     saved = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}[policy]
-    return nn.remat(Unit, policy=saved, prevent_cse=False)
+    # Outside a loop the compiler would find what is computed again to be common with the forward pass, and keep it.
+    return nn.remat(Unit, policy=saved, prevent_cse=not scanned)
 
 
 def output_matrix(config: ModelConfig, parameters: dict[str, Any]) -> Array:

@@ -24,6 +24,7 @@ def get_config():
     config.model.layers = 4
     config.model.width = 128
     config.model.heads = 4
+    config.model.rematerialize = "dots"  # on CPU, computing activations again is faster than storing them
     config.tokenizer.vocabulary_size = 2048
     config.train.length = 128
     config.train.batch_size = 32

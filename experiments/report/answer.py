@@ -167,8 +167,8 @@ def _sliding(series: Sequence[Series], name: str, start: float, end: float) -> l
     if not gains:
         plain, sliding = min(known, key=lambda pair: pair[0].change or 0.0)
         return [
-            f"No series gains from windows longer than {count(start)} tokens; under sliding windows, where no token "
-            f"starts cold, {plain.series.label} changes by {change(sliding.change)} instead of {change(plain.change)}."
+            f"No series gains from windows longer than {count(start)} tokens; under sliding windows, where few tokens "
+            f"start cold, {plain.series.label} changes by {change(sliding.change)} instead of {change(plain.change)}."
         ]
     phrases = []
     for plain, sliding in sorted(gains, key=lambda pair: pair[0].change or 0.0)[:3]:
@@ -182,7 +182,7 @@ def _sliding(series: Sequence[Series], name: str, start: float, end: float) -> l
         else:
             end_of_phrase = f"turns into a loss of {bits(-left)}"
         phrases.append(f"the gain of {plain.series.label}, {bits(gain)} in non-overlapping windows, {end_of_phrase}")
-    return [f"Under sliding windows, where no token starts cold, {listing(phrases)}."]
+    return [f"Under sliding windows, where few tokens start cold, {listing(phrases)}."]
 
 
 def _not_shown(study: Study, series: Sequence[Series], name: str, end: float) -> list[str]:

@@ -63,28 +63,36 @@ def position_figure(study: Study, series: Sequence[Series]) -> Figure:
 
 
 def context_figure(study: Study, series: Sequence[Series]) -> Figure:
-    """Nats per token on the same final tokens against the number of tokens before them."""
+    """Loss on the same final tokens against the length of the window that ends with them."""
     name, title = "context_gain", "What context is worth"
-    header = ("series", "seed", "run_id", "final_tokens", "context", "nats_per_token", "low", "high", "tokens")
+    header = (
+        "series",
+        "seed",
+        "run_id",
+        "final_tokens",
+        "context",
+        "nats_per_token",
+        "bits_per_byte",
+        "low",
+        "high",
+        "tokens",
+    )
     rows = tuple(
         (
-            one.label,
-            evaluation.seed,
-            evaluation.run_id,
-            evaluation.final_tokens,
-            point.context,
-            point.nats_per_token,
-            point.low,
-            point.high,
-            point.tokens,
+            *(one.label, evaluation.seed, evaluation.run_id, evaluation.final_tokens, point.context),
+            *(point.nats_per_token, point.bits_per_byte, point.low, point.high, point.tokens),
         )
         for one in series
         for evaluation in one.evaluations
         for point in evaluation.contexts
     )
+    measured = [point for one in series for evaluation in one.evaluations for point in evaluation.contexts]
+    in_bits = all(point.bits_per_byte is not None for point in measured)
     curves = {
         one.label: average(
-            (point.context, point.nats_per_token, point.low, point.high)
+            (point.context, point.bits_per_byte, point.low, point.high)
+            if in_bits
+            else (point.context, point.nats_per_token, None, None)
             for evaluation in one.evaluations
             for point in evaluation.contexts
             if point.context > 0
@@ -94,11 +102,14 @@ def context_figure(study: Study, series: Sequence[Series]) -> Figure:
     finals = sorted({item.final_tokens for one in series for item in one.evaluations if item.final_tokens})
     scored = listing([count(final) for final in finals], "or")
     caption = (
-        f"Loss on the same final {scored} tokens of each window while the context before them grows. A model that uses "
+        f"Loss on the same final {scored} tokens while the context before and among them grows. A model that uses "
         "distant text keeps falling; a flat line ignores it; a rising one is confused by it."
     )
     tokenizers = {str(point.run.provenance.get("tokenizer_hash")) for point in study.points if point.run.provenance}
-    notes = ["The tokenizers differ: nats per token compare within one tokenizer only"] if len(tokenizers) > 1 else []
+    notes = []
+    if len(tokenizers) > 1:
+        notes.append("The tokenizers differ: the same number of final tokens covers different text")
+    unit = "bits per byte" if in_bits else "nats per token"
     values = [mark.y for curve in curves.values() for mark in curve]
     values += [
         bound for curve in curves.values() for mark in curve for bound in (mark.low, mark.high) if bound is not None
@@ -106,7 +117,7 @@ def context_figure(study: Study, series: Sequence[Series]) -> Figure:
     anchors = [mark.y for curve in curves.values() for mark in curve if mark.x <= _first(study, series)]
     return _curves(
         study, series, curves, name, title, caption, notes, header, rows,
-        values, anchors, "nats per token, lower is better", "context in tokens", True,
+        values, anchors, f"{unit}, lower is better", "context in tokens", True,
     )  # fmt: skip
 
 

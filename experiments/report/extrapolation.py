@@ -105,14 +105,16 @@ def _label(one: Series, curve: Sequence[Mark], longest: float) -> Label:
 def _length_caption(series: Sequence[Series], names: Sequence[str], trained_at: Sequence[int]) -> str:
     evaluations = [evaluation for one in series for evaluation in one.evaluations]
     rows = [row for evaluation in evaluations for row in smallest_strides(evaluation.rows)]
-    strides = sorted({row.stride for row in rows if row.protocol == "sliding" and row.stride})
     documents = sorted({evaluation.documents for evaluation in evaluations if evaluation.documents})
     words = []
     if "non_overlapping" in names:
         words.append("Non-overlapping windows restart the context at every window.")
     if "sliding" in names:
-        stride = f" (stride {listing([count(stride) for stride in strides], 'or')})" if strides else ""
-        words.append(f"Sliding windows score only the last tokens of each window{stride}, so that none starts cold.")
+        stride = f" (stride: {_strides(rows)})" if any(row.protocol == "sliding" and row.stride for row in rows) else ""
+        words.append(
+            f"Sliding windows overlap, and after a document's first window each scores only its last tokens{stride}: "
+            "none of these starts cold."
+        )
     if any(len(one.evaluations) > 1 for one in series):
         words.append("Lines are means over seeds, bands run from the lowest to the highest seed.")
     if any(len(one.evaluations) == 1 for one in series):
@@ -126,6 +128,15 @@ def _length_caption(series: Sequence[Series], names: Sequence[str], trained_at: 
         words.append("Hollow marks: a trained model evaluated under changed positions, without retraining.")
     words.append("Values beyond the axis are arrows with their number.")
     return " ".join(words)
+
+
+def _strides(rows: Sequence[Row]) -> str:
+    """ "25 % of the length", or the strides themselves where their share of the length changes."""
+    sliding = [row for row in rows if row.protocol == "sliding" and row.stride]
+    shares = {round(100 * (row.stride or 0) / row.length, 1) for row in sliding}
+    if len(shares) == 1 and len(sliding) > 1:
+        return f"{shares.pop():g} % of the length"
+    return listing([count(stride) for stride in sorted({row.stride or 0 for row in sliding})], "or") + " tokens"
 
 
 @dataclass(frozen=True)
@@ -179,8 +190,8 @@ def change_figure(study: Study, series: Sequence[Series]) -> Figure:
     names = protocols(series)
     evaluated = [one for one in series if one.evaluations]
     if reference is None or reference[0] == reference[1]:
-        caption = "Needs at least two evaluated lengths." if evaluated else "No series was evaluated."
-        return Figure(name, title, caption, (), None, header, ())
+        reason = "Needs at least two evaluated lengths" if evaluated else "No series was evaluated"
+        return Figure(name, title, "", (reason,), None, header, ())
     start, end = reference
     shifts = {one.label: [shift_of(one, name_, start, end) for name_ in names] for one in evaluated}
     rows = tuple(
@@ -191,8 +202,8 @@ def change_figure(study: Study, series: Sequence[Series]) -> Figure:
     caption = (
         f"Change of bits per byte from {count(start)} to {count(end)} tokens ({factor(end / start)}); left of zero is "
         "better. A filled dot is measured in non-overlapping windows, where a longer window also means fewer cold "
-        "starts; a ring in sliding windows, where that advantage is gone. Between them lies what the protocol alone "
-        "changes."
+        "starts; a ring in sliding windows, where that advantage is nearly gone. Between them lies what the protocol "
+        "alone changes."
     )
     absent = [one.label for one in evaluated if all(shift.change is None for shift in shifts[one.label])]
     notes = tuple(f"{label}: no number at both {count(start)} and {count(end)} tokens" for label in absent)

@@ -196,7 +196,7 @@ def _figure(number: int, figure: Figure) -> str:
             f"<h2>{escape(figure.title)}</h2>",
             "<figure>",
             drawing,
-            f"<figcaption><b>Figure {number}.</b> {escape(figure.caption)}",
+            f"<figcaption><b>Figure {number}.</b> {escape(figure.caption if figure.svg else figure.title + '.')}",
             _notes(figure.notes),
             "</figcaption>",
             "</figure>",

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.report.study import Evaluation, Point, Row, Study
+from experiments.report.study import Evaluation, Point, Row, Study, sane
 from experiments.report.text import count, listing, protocol
 
 
@@ -94,7 +94,7 @@ def _free(
 
 
 def average(values: Iterable[tuple[float, float | None, float | None, float | None]]) -> list[Mark]:
-    """Marks from (x, y, low, high) of several runs, by x; an infinite y stays infinite, a missing or NaN one is left.
+    """Marks from (x, y, low, high) of several runs, by x; missing or NaN y are left out, insane ones infinite.
 
     One run keeps its own interval; several runs give the smallest and the largest of their values.
     """
@@ -106,10 +106,11 @@ def average(values: Iterable[tuple[float, float | None, float | None, float | No
     for x, entries in sorted(grouped.items()):
         ys = [entry[0] for entry in entries]
         if len(entries) == 1:
-            low, high = (bound if bound is not None and math.isfinite(bound) else None for bound in entries[0][1:])
+            low, high = (bound if bound is not None and sane(bound) else None for bound in entries[0][1:])
         else:
-            low, high = min(ys), max(ys)
-        marks.append(Mark(x, math.fsum(ys) / len(ys) if all(map(math.isfinite, ys)) else math.inf, low, high, len(ys)))
+            low, high = min(filter(sane, ys), default=None), max(filter(sane, ys), default=None)
+        mean = math.fsum(ys) / len(ys) if all(map(sane, ys)) else math.inf
+        marks.append(Mark(x, mean, low, high, len(ys)))
     return marks
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from experiments.report.text import clean
 from models.errors import InvalidInput
 
+# A loss beyond this is a model that has lost all sense; it is told like an infinite one, so that it needs no axis.
+HUGE = 1e9
 STATUSES = ("finished", "failed", "missing", "running")
 
 
@@ -38,7 +40,7 @@ class Row:
     @property
     def usable(self) -> bool:
         """Whether the row holds a finite number of bits per byte."""
-        return self.status == "ok" and self.bits_per_byte is not None and math.isfinite(self.bits_per_byte)
+        return self.status == "ok" and self.bits_per_byte is not None and sane(self.bits_per_byte)
 
     @property
     def shown_status(self) -> str:
@@ -61,10 +63,11 @@ class Bucket:
 
 @dataclass(frozen=True)
 class ContextPoint:
-    """Loss, in nats per token, on the same final tokens after `context` tokens of context."""
+    """Loss on the same final tokens in a window of `context` tokens; the interval is of bits per byte."""
 
     context: int
     nats_per_token: float | None
+    bits_per_byte: float | None
     low: float | None
     high: float | None
     tokens: int | None
@@ -294,10 +297,16 @@ def _context(content: Mapping[str, Any]) -> ContextPoint:
     return ContextPoint(
         context=_integer(content.get("context")) or 0,
         nats_per_token=number(content.get("nats_per_token")),
+        bits_per_byte=number(content.get("bits_per_byte")),
         low=number(content.get("low")),
         high=number(content.get("high")),
         tokens=_integer(content.get("tokens")),
     )
+
+
+def sane(value: float) -> bool:
+    """Whether `value` is finite and small enough to compare and draw."""
+    return math.isfinite(value) and abs(value) < HUGE
 
 
 def number(value: Any) -> float | None:

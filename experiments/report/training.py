@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from experiments.report import axes as parts
 from experiments.report.axes import Figure, Label, Limits
 from experiments.report.series import Series
-from experiments.report.study import Run, Study, number
+from experiments.report.study import Run, Study, number, sane
 from experiments.report.style import Look, drawing, look, to_svg
 from experiments.report.text import bits, count
 
@@ -129,7 +129,7 @@ def _curve(run: Run, key: str) -> Curve:
         x, y = tokens_of(line, run), number(line.get(key))
         if x is None or y is None or not math.isfinite(x):
             continue
-        if math.isfinite(y):
+        if sane(y):
             pairs[x] = y  # After a resume a step is logged again: the later line is what training went on from.
         else:
             wrong += 1

@@ -28,7 +28,7 @@ def evaluation(
     for length in lengths:
         for protocol in ("non_overlapping", "sliding"):
             row = {"length": length, "protocol": protocol, "status": "ok", "reason": None}
-            row["stride"] = length if protocol == "non_overlapping" else max(32, min(128, length // 4))
+            row["stride"] = length if protocol == "non_overlapping" else length // 4
             if beyond is not None and length > beyond:
                 row |= {"status": "undefined", "reason": f"the table has {beyond} positions"}
                 row |= dict.fromkeys(
@@ -62,10 +62,9 @@ def evaluation(
     points = []
     for context in (64, 128, 256, 512, 1024, 1984):
         if context < longest:
-            value = 1.86 * (at_training + 0.25 / math.log2(context) + slope * max(0.0, math.log2(context / lengths[0])))
-            points.append(
-                {"context": context, "nats_per_token": value, "low": value - 0.08, "high": value + 0.08, "tokens": 5760}
-            )
+            value = at_training + 0.25 / math.log2(context) + slope * max(0.0, math.log2(context / lengths[0]))
+            loss = {"nats_per_token": 1.86 * value, "bits_per_byte": value, "low": value - 0.05, "high": value + 0.05}
+            points.append({"context": context, "tokens": 5760, **loss})
     return {
         "series": series,
         "run_id": run_id,

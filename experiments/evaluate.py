@@ -1,0 +1,34 @@
+"""`evaluate RUN`: a trained run at any lengths, under any positional override, without training again."""
+
+import functools
+from pathlib import Path
+
+from experiments.command_line import Parser, run_command, use_compilation_cache
+from experiments.evaluation.checkpoint import evaluate_checkpoint, evaluation_file, open_checkpoint, overridden, series_of
+from experiments.runs import override_run, read_context, read_run
+
+
+def main() -> None:
+    parser = Parser("evaluate", "Evaluates the newest undamaged checkpoint of a run folder, parameters alone.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder: STUDY/runs/ID")
+    parser.add_argument("--step", type=int, help="evaluate this saved step (default: the newest)")
+    parser.add_argument("--label", help="what the results are called (default: the run's label and what is overridden)")
+    arguments, overrides = parser.parse()
+    trained = read_run(arguments.run)
+    context = read_context(arguments.run, trained)
+    under = override_run(trained, context, overrides)
+    use_compilation_cache()
+    checkpoint = open_checkpoint(arguments.run, trained, arguments.step)
+    details = [f"{path.split('.', 1)[1]} {value}" for path, value in under.changes.items()]
+    label = arguments.label or ", ".join([context.label, *details])
+    if under.model != trained.model:
+        series = [overridden(checkpoint, label, under.model, under.changes)]
+    else:
+        series = series_of(checkpoint.model, label, trained.train.length, under.evaluation)
+    evaluate_checkpoint(checkpoint, series, under.evaluation, functools.partial(print, flush=True))
+    for one in series:
+        print(f"results: {evaluation_file(arguments.run, one.label)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,74 @@
+"""Finding a run folder again: its configuration, read back from config.json."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config import StudyConfig
+from experiments.evaluation.config import EvaluationConfig
+from experiments.overrides import apply_overrides, changed
+from models.config import ModelConfig
+from models.errors import InvalidInput
+from train.config import RunConfig
+from train.configuration import from_config_dict, to_config_dict
+
+
+def read_run(folder: Path) -> RunConfig:
+    """The configuration a run folder was trained with. Raises InvalidInput where it is none, or damaged."""
+    path = folder / "config.json"
+    if not path.exists():
+        below = sorted(p.parent.name for p in folder.glob("runs/*/config.json"))
+        hint = f"; {folder} is a study, with the runs {', '.join('runs/' + name for name in below)}" if below else ""
+        raise InvalidInput(f"{folder} is not a run folder: it holds no config.json{hint}")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError:
+        raise InvalidInput(f"{path} is damaged: it is not JSON") from None
+    return from_config_dict(RunConfig, values)
+
+
+class Context(NamedTuple):
+    """What the study around a run says of it; without a study, the defaults."""
+
+    label: str
+    evaluation: EvaluationConfig
+
+
+def read_context(folder: Path, config: RunConfig) -> Context:
+    """The label and the evaluation that the study which a run folder belongs to gives it."""
+    try:
+        study = json.loads((folder.resolve().parent.parent / "study.json").read_text())
+        labels = {point["run_id"]: point["label"] for point in study["points"]}
+        evaluation = from_config_dict(EvaluationConfig, study["evaluation"], "config.evaluation")
+        return Context(labels[folder.resolve().name], evaluation)
+    except (OSError, ValueError, KeyError):
+        return Context(config.model.position.name, EvaluationConfig())
+
+
+class Overridden(NamedTuple):
+    """A trained run under overrides. changes: the paths that differ from the run and its study, with their values."""
+
+    model: ModelConfig
+    evaluation: EvaluationConfig
+    changes: dict[str, Any]
+
+
+def override_run(config: RunConfig, context: Context, overrides: dict[str, str]) -> Overridden:
+    """Applies overrides of `model` and of `evaluation`.
+
+    Raises InvalidInput for an override of anything else: what is trained cannot be changed any more.
+    """
+    study = StudyConfig(
+        **{f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig)}, evaluation=context.evaluation
+    )
+    for path in overrides:
+        if path.split(".")[0] not in ("model", "evaluation"):
+            raise InvalidInput(
+                f"config.{path} cannot be overridden here: a trained run takes config.model (its position, say) "
+                "and config.evaluation"
+            )
+    opened = to_config_dict(study)
+    apply_overrides(StudyConfig, opened, overrides)
+    closed = from_config_dict(StudyConfig, opened)
+    return Overridden(closed.model, closed.evaluation, changed(study, closed))

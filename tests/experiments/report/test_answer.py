@@ -1,0 +1,130 @@
+"""The sentences at the top of the page, against numbers chosen so that the right words are known."""
+
+import json
+
+from experiments.report.answer import answer
+from experiments.report.series import collect_series
+from experiments.report.study import read_study
+from tests.experiments.report.synthetic import write_run, write_study
+
+
+def rows(plain: dict, sliding: dict | None = None) -> list[dict]:
+    """Rows of bits per byte by length, non-overlapping and sliding."""
+    entries = [("non_overlapping", length, value) for length, value in plain.items()]
+    entries += [("sliding", length, value) for length, value in (sliding or {}).items()]
+    return [
+        {"protocol": protocol, "length": length, "stride": 64, "status": "ok", "bits_per_byte": value}
+        for protocol, length, value in entries
+    ]
+
+
+def sentences(folder, series: dict, train_length=128, base=None) -> str:
+    """The answer for series (label → rows); labels in `base` are overrides of the run of another label."""
+    base = base or {}
+    evaluations: dict = {}
+    for label, entries in series.items():
+        content = {"series": label, "train_length": train_length, "rows": entries}
+        content["override"] = {"scaling": label} if label in base else {}
+        evaluations.setdefault(base.get(label, label), []).append(content)
+    for index, contents in enumerate(evaluations.values()):
+        write_run(folder, f"r{index}", contents)
+    points = [{"label": label, "run_id": f"r{index}"} for index, label in enumerate(evaluations)]
+    study = read_study(write_study(folder, points, train_length=train_length))
+    return " ".join(answer(study, collect_series(study)))
+
+
+def test_gains_and_losses_at_a_multiple_of_the_training_length(tmp_path):
+    text = sentences(
+        tmp_path,
+        {
+            "alibi": rows({128: 2.6, 2048: 2.58}, {128: 2.5, 2048: 2.495}),
+            "t5": rows({128: 2.6, 2048: 2.6001}),
+            "rope": rows({128: 2.5, 2048: 2.9}),
+            "none": rows({128: 2.7, 2048: 3.8}),
+        },
+    )
+    assert text.startswith(
+        "At 16× the training length (2,048 against 128 tokens, non-overlapping windows), alibi gains 0.020 bits per "
+        "byte; t5 stays as it was; rope loses 0.400 and none 1.100 bits per byte."
+    )
+    assert "At 2,048 tokens the best is alibi with 2.580 bits per byte, followed by t5 with 2.600." in text
+    assert "the gain of alibi, 0.020 in non-overlapping windows, shrinks to 0.005 (75 % of it vanishes)" in text
+
+
+def test_repairs_are_shares_of_the_loss(tmp_path):
+    text = sentences(
+        tmp_path,
+        {
+            "rope": rows({128: 2.2, 512: 2.6}),
+            "rope · ntk": rows({128: 2.2, 512: 2.5}),
+            "rope · linear": rows({128: 2.3, 512: 2.7}),
+            "rope · same": rows({128: 2.2, 512: 2.6}),
+        },
+        base={"rope · ntk": "rope", "rope · linear": "rope", "rope · same": "rope"},
+    )
+    assert (
+        "Of the 0.400 bits per byte that rope loses, without retraining, rope · ntk repairs 25 %; "
+        "rope · same changes nothing; rope · linear (+0.100) makes it worse." in text
+    )
+    assert "At 4× the training length" in text and "rope · ntk loses" not in text
+
+
+def test_no_gain_under_either_protocol(tmp_path):
+    text = sentences(tmp_path, {"rope": rows({128: 2.2, 512: 2.6}, {128: 2.1, 512: 2.65})})
+    assert "No series gains from windows longer than 128 tokens" in text
+    assert "rope changes by +0.550 instead of +0.400" in text
+    assert "the best is" not in text
+
+
+def test_a_gain_may_turn_into_a_loss(tmp_path):
+    text = sentences(tmp_path, {"rope": rows({128: 2.6, 512: 2.5}, {128: 2.4, 512: 2.45})})
+    assert "the gain of rope, 0.100 in non-overlapping windows, turns into a loss of 0.050." in text
+
+
+def test_one_length(tmp_path):
+    text = sentences(tmp_path / "two", {"a": rows({128: 2.6}), "b": rows({128: 2.4})})
+    assert text == (
+        "At 128 tokens, the only length evaluated (non-overlapping windows), the best of 2 series is b with 2.400 bits "
+        "per byte; the worst is a with 2.600."
+    )
+    text = sentences(tmp_path / "one", {"a": rows({128: 2.6})})
+    assert text.endswith("the only series is a with 2.600 bits per byte.")
+
+
+def test_the_training_length_itself_was_not_evaluated(tmp_path):
+    text = sentences(tmp_path, {"a": rows({256: 2.6, 512: 2.7})})
+    assert text.startswith(
+        "From 256 to 512 tokens (trained at 128, non-overlapping windows), a loses 0.100 bits per byte."
+    )
+
+
+def test_many_series_are_summed_up(tmp_path):
+    text = sentences(tmp_path, {f"s{k}": rows({128: 2.0, 256: 2.0 + 0.1 * (k - 1)}) for k in range(10)})
+    assert (
+        "8 of 10 series lose quality: s0 gains 0.100 bits per byte; s1 stays as it was; at the other end s9 loses 0.800"
+        in text
+    )
+
+
+def test_seeds_are_averaged(tmp_path):
+    points = []
+    for seed, end in enumerate((2.5, 2.7)):
+        content = {"series": "a", "seed": seed, "train_length": 128, "rows": rows({128: 2.4, 512: end})}
+        write_run(tmp_path, f"r{seed}", [content], seed=seed)
+        points.append({"label": "a", "run_id": f"r{seed}"})
+    study = read_study(write_study(tmp_path, points))
+    assert "a (mean of 2 seeds) loses 0.200 bits per byte." in " ".join(answer(study, collect_series(study)))
+
+
+def test_what_is_missing_at_the_longest_length_is_told(tmp_path):
+    learned = rows({128: 2.6})
+    learned.append({"protocol": "non_overlapping", "length": 512, "status": "undefined", "bits_per_byte": None})
+    text = sentences(tmp_path, {"rope": rows({128: 2.2, 512: 2.6}), "learned": learned})
+    assert "learned is undefined beyond 128 tokens." in text
+    assert "learned loses" not in text
+
+
+def test_nothing_finite(tmp_path):
+    text = sentences(tmp_path, {"a": rows({128: float("inf"), 512: float("nan")})})
+    assert "no series has" in text or "nothing to compare" in text
+    assert json.dumps(text)

@@ -1,0 +1,354 @@
+"""The page and the files beside it, from invented studies of every kind a sweep can leave behind."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments.report import write_report
+from experiments.report.text import bits
+from models.errors import InvalidInput
+from tests.experiments.report.synthetic import evaluation, quickstart, write_run, write_study
+
+VOID = {"meta", "br", "img", "input", "link", "hr", "wbr"}
+
+
+class Page(HTMLParser):
+    """Tags must balance; collects elements, ids and visible text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open and "script" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(study) -> Page:
+    page = Page(write_report(study).read_text(encoding="utf-8"))
+    assert_self_contained(page)
+    return page
+
+
+def assert_self_contained(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "image", "base", "form")
+        assert "src" not in attributes and "srcset" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+        assert attributes.get("href", "#")[1:] in {"", *ids}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            for target in re.findall(r"url\((.*?)\)", value or "") if name in ("style", "clip-path") else ():
+                assert target.startswith("#") and target[1:] in ids
+
+
+def rows_of(path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = quickstart(tmp_path_factory.mktemp("studies") / "quickstart")
+    write_report(folder)
+    return folder
+
+
+def test_page_is_one_file_that_refers_to_nothing_outside(study):
+    text = (study / "report" / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert_self_contained(page)
+    assert "http" not in text and "@import" not in text and "url(" not in text.replace("url(#", "")
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert sum(attributes.get("role") == "img" for _, attributes in page.elements) == 5
+
+
+def test_the_same_study_gives_the_same_bytes_and_leaves_no_other_files(study):
+    folder = study / "report"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_report(study)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    figures = (
+        "bits_per_byte_by_length",
+        "change_beyond_training",
+        "loss_by_position",
+        "context_gain",
+        "training_curves",
+    )
+    expected = {f"{name}.{ending}" for name in figures for ending in ("svg", "csv")}
+    assert set(before) == expected | {"index.html", "results.csv"}
+
+
+def test_csv_holds_the_numbers_of_the_evaluations_exactly(study):
+    wanted, positions, contexts = {}, {}, {}
+    for path in study.glob("runs/*/evaluation/*.json"):
+        content = json.loads(path.read_text())
+        for row in content["rows"]:
+            wanted[content["series"], row["length"], row["protocol"]] = (row["bits_per_byte"], row["low"], row["high"])
+        for bucket in content["by_position"]["buckets"]:
+            positions[content["series"], bucket["from"]] = (bucket["bits_per_byte"], bucket["tokens"])
+        for point in content["context_gain"]["points"]:
+            contexts[content["series"], point["context"]] = (point["bits_per_byte"], point["high"])
+
+    def numbers(row, *names):
+        return tuple(float(row[name]) if row[name] else None for name in names)
+
+    for name in ("bits_per_byte_by_length.csv", "results.csv"):
+        rows = rows_of(study / "report" / name)
+        found = {
+            (row["series"], int(row["length"]), row["protocol"]): numbers(row, "bits_per_byte", "low", "high")
+            for row in rows
+        }
+        assert found == wanted
+    rows = rows_of(study / "report" / "loss_by_position.csv")
+    assert {(row["series"], int(row["from"])): numbers(row, "bits_per_byte", "tokens") for row in rows} == positions
+    rows = rows_of(study / "report" / "context_gain.csv")
+    assert {(row["series"], int(row["context"])): numbers(row, "bits_per_byte", "high") for row in rows} == contexts
+    logged = [json.loads(line) for path in study.glob("runs/*/metrics.jsonl") for line in path.open()]
+    losses = sorted(line["loss"] for line in logged if "loss" in line)
+    assert (
+        sorted(float(row["loss"]) for row in rows_of(study / "report" / "training_curves.csv") if row["loss"]) == losses
+    )
+
+
+def test_table_shows_every_number_in_one_format(study):
+    text = (study / "report" / "index.html").read_text(encoding="utf-8")
+    cells = set(re.findall(r">([^<>]*)</td>", text))
+    for path in study.glob("runs/*/evaluation/*.json"):
+        for row in json.loads(path.read_text())["rows"]:
+            if row["status"] == "ok":
+                assert {bits(row["bits_per_byte"]), bits(row["nats_per_token"]), f"{row['length']:,}"} <= cells
+                assert f"{bits(row['low'])}–{bits(row['high'])}" in cells
+    assert {"1,057,408", "5 min 02 s", "2,457,600", "184,320", "495,821"} <= cells
+
+
+def test_figures_are_xml_whose_text_stays_text(study):
+    for path in (study / "report").glob("*.svg"):
+        root = ElementTree.fromstring(path.read_bytes())
+        words = ["".join(element.itertext()) for element in root.iter() if element.tag.endswith("}text")]
+        assert "rope" in words and "alibi" in words
+
+
+def test_undefined_points_are_named_in_figure_and_table(study):
+    text = Page((study / "report" / "index.html").read_text(encoding="utf-8")).text
+    assert "learned: undefined beyond 128 (the table has 128 positions)" in text
+    assert "learned is undefined beyond 128 tokens." in text
+    assert "learned (to 128)" in text
+    assert text.count("undefined: the table has 128 positions") == 8
+
+
+def test_failed_missing_and_running_points_are_shown(tmp_path):
+    write_run(tmp_path, "a1", [evaluation("rope", "a1", 2.2, 0.1)])
+    write_run(tmp_path, "d4", [])
+    points = [
+        {"label": "rope", "run_id": "a1"},
+        {"label": "cope", "run_id": "b2", "status": "failed", "error": "loss is not finite at step 40"},
+        {"label": "fire", "run_id": "", "status": "missing"},
+        {"label": "t5", "run_id": "c3", "status": "running"},
+        {"label": "alibi", "run_id": "d4", "status": "finished"},
+        {"label": "nope", "run_id": "gone", "status": "finished"},
+    ]
+    text = page_of(write_study(tmp_path, points)).text
+    assert "cope: failed: loss is not finite at step 40" in text
+    assert "fire: missing, not run yet" in text and "t5: still running" in text
+    assert "alibi: finished, not evaluated" in text
+    assert "nope: finished, but its folder runs/gone is missing" in text
+    assert "4 of 6 points finished" not in text and "3 of 6 points finished" in text
+    rows = {row["series"]: row["status"] for row in rows_of(tmp_path / "report" / "results.csv")}
+    assert rows == {
+        "rope": "ok",
+        "cope": "failed",
+        "fire": "missing",
+        "t5": "running",
+        "alibi": "finished",
+        "nope": "finished",
+    }
+
+
+@pytest.mark.parametrize("points", [[], [{"label": "x", "run_id": "q", "status": "failed", "error": "boom"}]])
+def test_a_study_without_results_says_so(tmp_path, points):
+    text = page_of(write_study(tmp_path, points)).text
+    assert "there is nothing to compare" in text
+    assert "Nothing to draw" in text and "windows of 0 tokens" not in text
+    assert not list((tmp_path / "report").glob("*.svg"))
+    assert (tmp_path / "report" / "results.csv").is_file()
+
+
+def test_a_figure_that_lost_its_data_loses_its_old_drawing(tmp_path):
+    write_run(tmp_path, "a1", [evaluation("rope", "a1", 2.2, 0.1)])
+    write_study(tmp_path, [{"label": "rope", "run_id": "a1"}])
+    write_report(tmp_path)
+    assert (tmp_path / "report" / "context_gain.svg").is_file()
+    (tmp_path / "runs" / "a1" / "evaluation" / "00.json").unlink()
+    page_of(tmp_path)
+    assert not (tmp_path / "report" / "context_gain.svg").exists()
+
+
+def test_labels_with_markup_are_only_text(tmp_path):
+    label = '<script>alert("1")</script> & <b>\'$x_1$\' url(#a) id="b" #088dfc'
+    write_run(tmp_path, "a1", [evaluation(label, "a1", 2.2, 0.1)])
+    page = page_of(write_study(tmp_path, [{"label": label, "run_id": "a1"}], title=label, description=label))
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert "b" not in {attributes.get("id") for _, attributes in page.elements}
+    assert page.text.count(label) >= 4
+    root = ElementTree.fromstring((tmp_path / "report" / "training_curves.svg").read_bytes())
+    assert any("".join(element.itertext()).startswith("<script>") for element in root.iter())
+
+
+def test_infinite_and_missing_numbers_are_told(tmp_path):
+    content = evaluation("none", "a1", 2.2, 0.1)
+    by_length = {(row["length"], row["protocol"]): row for row in content["rows"]}
+    by_length[2048, "non_overlapping"]["bits_per_byte"] = float("inf")
+    by_length[1024, "non_overlapping"]["bits_per_byte"] = float("nan")
+    by_length[2048, "sliding"]["bits_per_byte"] = 1e300
+    by_length[512, "sliding"] |= {"status": "failed", "reason": "out of memory", "bits_per_byte": None}
+    write_run(tmp_path, "a1", [content])
+    text = page_of(write_study(tmp_path, [{"label": "none", "run_id": "a1"}])).text
+    assert text.count("▲ ∞") == 2
+    assert "none: not finite at 1,024 and 2,048" in text
+    assert "none: failed at 512 under sliding windows (out of memory)" in text
+    assert "none is failed and not finite beyond 512 tokens." in text
+
+
+def test_exploding_series_are_written_above_the_axis(tmp_path):
+    quickstart(tmp_path, schemes={"alibi": (2.2, -0.01), "t5": (2.25, 0.001), "none": (2.4, 3.0)})
+    write_report(tmp_path)
+    svg = (tmp_path / "report" / "bits_per_byte_by_length.svg").read_text(encoding="utf-8")
+    rows = [row for row in rows_of(tmp_path / "report" / "results.csv") if row["series"] == "none"]
+    for row in rows:
+        assert (f"▲ {bits(float(row['bits_per_byte']))}" in svg) == (int(row["length"]) > 128)
+
+
+def test_seeds_share_a_line_and_equal_labels_of_other_runs_do_not(tmp_path):
+    points = []
+    for index, (label, seed) in enumerate([("pre", 0), ("pre", 1), ("post", 0), ("post", 0)]):
+        write_run(tmp_path, f"run{index}", [evaluation(label, f"run{index}", 2.2, 0.1, seed=seed)], seed=seed)
+        points.append({"label": label, "run_id": f"run{index}"})
+    page_of(write_study(tmp_path, points))
+    series = {row["series"] for row in rows_of(tmp_path / "report" / "results.csv")}
+    assert series == {"pre", "post (run2)", "post (run3)"}
+
+
+def test_damaged_files_of_a_run_are_told_and_the_rest_is_shown(tmp_path):
+    write_run(tmp_path, "a1", [evaluation("rope", "a1", 2.2, 0.1)])
+    (tmp_path / "runs" / "a1" / "evaluation" / "yarn.json").write_text('{"series": ')
+    with (tmp_path / "runs" / "a1" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 610, "lo')
+    text = page_of(write_study(tmp_path, [{"label": "rope", "run_id": "a1"}])).text
+    assert "runs/a1/evaluation/yarn.json: unreadable" in text
+    assert "runs/a1/metrics.jsonl: 1 unreadable line(s) left out" in text
+    assert "rope loses" in text
+
+
+def test_provenance_and_tokenizers_are_told_where_they_differ(tmp_path):
+    for index, vocabulary in enumerate((512, 2048)):
+        evaluations = [evaluation(f"v{vocabulary}", f"r{index}", 2.2, 0.1)]
+        write_run(tmp_path, f"r{index}", evaluations, vocabulary=vocabulary, device=f"cpu {index}")
+    points = [{"label": f"v{v}", "run_id": f"r{i}", "overrides": {"size": v}} for i, v in enumerate((512, 2048))]
+    page = page_of(write_study(tmp_path, points))
+    for word in ("cpu 0", "cpu 1", "tok512", "tok2048", "0f3c1d9a7be2", "jax = 0.10.2", "size = 2048"):
+        assert word in page.text
+    assert "The tokenizers differ: the same number of final tokens covers different text" in page.text
+    assert page.text.count("0f3c1d9a7be2") == 1  # what all runs share is told once
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "must hold a file study.json"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "a list `points`"),
+        ('{"points": [3]}', "points\\[0\\]"),
+        ('{"points": [{"label": "a", "status": "done"}]}', "one of finished, failed, missing, running"),
+    ],
+)
+def test_a_folder_that_is_no_study_is_refused_in_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "study.json").write_text(content)
+    with pytest.raises(InvalidInput, match=message) as refusal:
+        write_report(tmp_path)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "report").exists()
+
+
+values = st.one_of(st.none(), st.floats(), st.floats(0.5, 9.0))
+row = st.fixed_dictionaries(
+    {
+        "length": st.sampled_from([1, 128, 200, 4096]),
+        "protocol": st.sampled_from(["non_overlapping", "sliding"]),
+        "stride": st.sampled_from([32, 128, None]),
+        "status": st.sampled_from(["ok", "undefined", "failed"]),
+        "bits_per_byte": values,
+        "low": values,
+        "high": values,
+        "nats_per_token": values,
+        "perplexity": values,
+    }
+)
+bucket = st.fixed_dictionaries({"from": st.integers(0, 4), "to": st.integers(5, 900), "bits_per_byte": values})
+context = st.fixed_dictionaries(
+    {"context": st.sampled_from([1, 64, 512]), "bits_per_byte": values, "low": values, "high": values}
+)
+point = st.fixed_dictionaries(
+    {
+        "label": st.text(max_size=12),
+        "status": st.sampled_from(["finished", "failed"]),
+        "seed": st.integers(0, 1),
+        "rows": st.lists(row, max_size=6),
+        "buckets": st.lists(bucket, max_size=4),
+        "contexts": st.lists(context, max_size=3),
+        "losses": st.lists(values, max_size=5),
+    }
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(points=st.lists(point, max_size=3), train_length=st.sampled_from([128, 1, None]))
+def test_any_study_gives_a_whole_page(tmp_path_factory, points, train_length):
+    folder = tmp_path_factory.mktemp("any")
+    listed = []
+    for index, content in enumerate(points):
+        run = folder / "runs" / f"r{index}"
+        (run / "evaluation").mkdir(parents=True)
+        (run / "config.json").write_text(json.dumps({"seed": content["seed"], "train": {"batch_size": 2, "length": 8}}))
+        lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(content["losses"])]
+        (run / "metrics.jsonl").write_text("\n".join(lines))
+        result = {
+            "series": content["label"],
+            "train_length": train_length,
+            "rows": content["rows"],
+            "by_position": {"length": 900, "buckets": content["buckets"]},
+            "context_gain": {"final_tokens": 4, "points": content["contexts"]},
+        }
+        (run / "evaluation" / "a.json").write_text(json.dumps(result))
+        listed.append({"label": content["label"], "run_id": f"r{index}", "status": content["status"]})
+    page_of(write_study(folder, listed, train_length=train_length))
+    assert len(rows_of(folder / "report" / "results.csv")) == sum(len(content["rows"]) or 1 for content in points)

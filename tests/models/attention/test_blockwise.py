@@ -1,0 +1,244 @@
+"""Tile by tile is the same function as all at once, in values and gradients, at linear memory."""
+
+import functools
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from models.attention import AttentionRule, Full, Sliding, Tiles, Visibility, blockwise_attention, reference_attention
+from models.positions import ALiBi, DynamicNTK, NoPosition, PositionScheme, Rotary, Tokens
+from models.positions.scheme import contiguous_tokens
+from tests.models.samples import SCHEMES, compiled, filled, random, relative_error
+
+HEADS, SIZE, ROWS = 4, 8, 2
+# What can change logits differently: of the schemes that leave them alone, one stands for all.
+CHANGING = {name: scheme for name, scheme in SCHEMES.items() if not scheme.plain_logits()} | {"none": NoPosition()}
+
+
+@dataclass(frozen=True)
+class Forgetting(PositionScheme):
+    """A gate per token and head: a key's logit falls by what was forgotten since it."""
+
+    def change_logits(self, parameters, logits_BxHxQxT, tile):
+        query, key = (jnp.moveaxis(tokens.features["gate"], -1, 1) for tokens in (tile.query, tile.key))
+        return logits_BxHxQxT + query[..., :, None] - key[..., None, :]
+
+
+@functools.partial(compiled, static_argnums=(0, 1))
+def both(rule: AttentionRule, tiles: Tiles, learned, q, k, v, query: Tokens, key: Tokens, weight):
+    """(values, gradients) of the reference and of the blockwise attention. Everything differentiable is in `learned`,
+    the features of both sides, q, k and v."""
+
+    def evaluate(attention):
+        def function(learned, q, k, v, query_features, key_features):
+            queries, keys = query.replace(features=query_features), key.replace(features=key_features)
+            return attention(rule, learned, q, k, v, queries, keys)
+
+        values, pull = jax.vjp(function, learned, q, k, v, query.features, key.features)
+        return values, pull(weight)
+
+    return evaluate(reference_attention), evaluate(functools.partial(blockwise_attention, tiles=tiles))
+
+
+def evaluate(scheme, span, tiles, query: Tokens, key: Tokens, groups=2, seed=0, dtype=jnp.float32):
+    """`both`, on random vectors; keys and queries rotated as the scheme asks."""
+    learned = {
+        name: random(*spec.shape, seed=seed + 5 + i)
+        for i, (name, spec) in enumerate(scheme.layer_parameters(HEADS, SIZE).items())
+    }
+    q, weight = (random(ROWS, HEADS, query.position.shape[1], SIZE, seed=seed + i) for i in (0, 1))
+    k, v = (random(ROWS, groups, key.position.shape[1], SIZE, seed=seed + i) for i in (2, 3))
+
+    def rotate(x, tokens):
+        return jnp.swapaxes(scheme.rotate(jnp.swapaxes(x, 1, 2), scheme.index(tokens.position)), 1, 2)
+
+    q, k = rotate(q, query), rotate(k, key)
+    return both(
+        AttentionRule(scheme, span), tiles, learned, *(x.astype(dtype) for x in (q, k, v)), query, key, weight.astype(dtype)
+    )
+
+
+def packed(rows: list[list[tuple[bool, int]]], length: int) -> Tokens:
+    """Rows of consecutive documents, cut or padded to `length`; a document that is not real is padding (-1)."""
+    position, document = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -1, np.int32)
+    for row, documents in enumerate(rows):
+        start = 0
+        for number, (real, count) in enumerate(documents):
+            end = min(start + count, length)
+            position[row, start:end] = np.arange(end - start)
+            document[row, start:end] = number if real else -1
+            start = end
+    return Tokens(jnp.asarray(position), jnp.asarray(document))
+
+
+DOCUMENTS = st.lists(
+    st.lists(st.tuples(st.booleans() | st.just(True), st.integers(1, 25)), max_size=6), min_size=ROWS, max_size=ROWS
+)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@given(rows=DOCUMENTS, seed=st.integers(0, 2**16))
+@example(rows=[[], [(False, 3), (True, 30)]], seed=0)
+@settings(max_examples=12)
+def test_documents_and_padding(scheme, rows, seed):
+    """Lengths that divide by neither tile; rows that are padding alone, on the left, in between or on the right."""
+    tokens = packed(rows, 21)
+    wanted, got = evaluate(scheme, Full(), Tiles(8, 4), tokens, tokens, seed=seed)
+    assert relative_error(got, wanted) < 1e-5
+
+
+@settings(max_examples=16)
+@given(
+    name=st.sampled_from(sorted(CHANGING)),
+    lengths=st.tuples(st.integers(1, 40), st.integers(0, 15)),
+    window=st.none() | st.integers(1, 30),
+    groups=st.sampled_from([1, 2, 4]),
+    tiles=st.builds(Tiles, st.integers(1, 16), st.integers(1, 16)),
+    rows=DOCUMENTS,
+    seed=st.integers(0, 2**16),
+)
+@example(name="alibi", lengths=(1, 0), window=None, groups=4, tiles=Tiles(), rows=[[(True, 1)]] * 2, seed=0)
+@example(name="t5", lengths=(1, 30), window=7, groups=1, tiles=Tiles(8, 8), rows=[[(True, 31)]] * 2, seed=1)
+def test_lengths_windows_groups_and_tiles(name, lengths, window, groups, tiles, rows, seed):
+    """The queries are the last `lengths[0]` of the keys, as when decoding or prefilling in chunks."""
+    queries, earlier = lengths
+    key = packed(rows, queries + earlier)
+    query = jax.tree.map(lambda x: x[:, earlier:], key)
+    span = Full() if window is None else Sliding(window)
+    wanted, got = evaluate(CHANGING[name], span, tiles, query, key, groups, seed)
+    assert relative_error(got, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", Visibility.registry)
+def test_every_span(name):
+    span = filled(Visibility.registry[name], window=6)
+    tokens = packed([[(True, 20), (True, 17)], [(True, 37)]], 37)
+    wanted, got = evaluate(ALiBi(), span, Tiles(8, 8), tokens, tokens)
+    assert relative_error(got, wanted) < 1e-5
+
+
+def test_rows_that_see_nothing_are_zero_and_have_no_gradient():
+    tokens = packed([[(False, 3), (True, 7), (False, 10)], [(False, 20)]], 20)
+    unseen = np.asarray(tokens.document) < 0
+    for values, (_, d_q, d_k, d_v, _, _) in evaluate(ALiBi(), Full(), Tiles(4, 4), tokens, tokens):
+        for x in (values, d_q, d_k, d_v):
+            assert np.isfinite(x).all()
+            assert (np.moveaxis(np.asarray(x), 1, 2)[unseen] == 0).all()
+        assert np.abs(values).max() > 0.1 and np.abs(d_q).max() > 0.1
+
+
+def test_features_of_each_token_get_gradients():
+    tokens = packed([[(True, 13), (True, 8)], [(False, 2), (True, 19)]], 21)
+    gate = -jnp.cumsum(jnp.abs(random(ROWS, 21, HEADS, seed=9)), axis=1)
+    tokens = tokens.replace(features={"gate": gate})
+    wanted, got = evaluate(Forgetting(), Full(), Tiles(4, 8), tokens, tokens)
+    assert relative_error(got, wanted) < 1e-5
+    d_query, d_key = got[1][-2]["gate"], got[1][-1]["gate"]
+    assert np.abs(d_key).max() > 0.01
+    # Softmax does not notice a query's own gate, which is added to all of its logits.
+    assert np.abs(d_query).max() < 1e-5 < 1e-3 < np.abs(d_key).max()
+
+
+def test_a_scale_on_features_gets_gradients_of_the_query_too():
+    @dataclass(frozen=True)
+    class Sharpness(PositionScheme):
+        def change_logits(self, parameters, logits_BxHxQxT, tile):
+            return logits_BxHxQxT * jnp.moveaxis(tile.query.features["sharpness"], -1, 1)[..., None]
+
+    tokens = packed([[(True, 21)], [(True, 5), (False, 3), (True, 13)]], 21)
+    tokens = tokens.replace(features={"sharpness": random(ROWS, 21, HEADS, seed=4)})
+    wanted, got = evaluate(Sharpness(), Full(), Tiles(4, 8), tokens, tokens)
+    assert relative_error(got, wanted) < 1e-5
+    assert np.abs(got[1][-2]["sharpness"]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["alibi", "none"])
+def test_bfloat16_stays_within_a_hundredth_of_float32(name):
+    tokens = packed([[(True, 48)], [(True, 20), (True, 28)]], 48)
+    wanted, _ = evaluate(SCHEMES[name], Full(), Tiles(16, 16), tokens, tokens)
+    _, got = evaluate(SCHEMES[name], Full(), Tiles(16, 16), tokens, tokens, dtype=jnp.bfloat16)
+    assert got[0].dtype == got[1][1].dtype == jnp.bfloat16
+    assert relative_error(got, wanted) < 0.02
+
+
+def test_dynamic_ntk_really_was_beyond_its_original_length():
+    """Otherwise the tests above would see plain RoPE alone."""
+    key = packed([[(True, 21)]] * 2, 21)
+    stretched, plain = (
+        evaluate(Rotary(scaling=DynamicNTK(original_length=length)), Full(), Tiles(8, 4), key, key)[1][0]
+        for length in (5, 21)
+    )
+    np.testing.assert_allclose(stretched[:, :, :5], plain[:, :, :5], atol=1e-5)
+    assert np.abs(stretched[:, :, 5:] - plain[:, :, 5:]).max() > 0.01
+
+
+def test_tiles_that_nobody_sees_are_not_computed():
+    """A tile of padding full of NaN would spoil every sum that it entered, even at weight 0."""
+    tokens = packed([[(True, 24)]] * ROWS, 32)
+    poison = jnp.where(jnp.arange(32) < 24, 1.0, jnp.nan)[:, None]
+    q, k, v = (random(ROWS, h, 32, SIZE, seed=h) for h in (HEADS, 2, 2))
+    rule = AttentionRule(ALiBi(), Full())
+
+    def total(q, k, v):
+        return blockwise_attention(rule, {}, q, k, v, tokens, tokens, Tiles(8, 8))[:, :, :24].sum()
+
+    value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, k * poison, v * poison)
+    assert np.isfinite(value)
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+
+
+def lowered(length: int, gradients: bool):
+    rule, tokens = AttentionRule(ALiBi(), Full()), contiguous_tokens(length)
+
+    def forward(q, k, v):
+        return blockwise_attention(rule, {}, q, k, v, tokens, tokens)
+
+    def backward(q, k, v, weight):
+        return jax.vjp(forward, q, k, v)[1](weight)
+
+    x = jax.ShapeDtypeStruct((1, 4, length, 32), jnp.float32)
+    return jax.jit(backward).lower(x, x, x, x) if gradients else jax.jit(forward).lower(x, x, x)
+
+
+def needed_bytes(length: int, gradients: bool) -> int:
+    memory = lowered(length, gradients).compile().memory_analysis()
+    assert memory.output_size_in_bytes >= 4 * length * 32 * 4
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def test_forward_at_32k_tokens_fits_in_a_gibibyte():
+    assert needed_bytes(32_768, gradients=False) < 2**30
+
+
+def test_memory_of_the_backward_pass_grows_with_the_length_alone():
+    short, long = (needed_bytes(length, gradients=True) for length in (4096, 8192))
+    assert long < 2.2 * short
+    assert long < 4 * 8192 * 8192 * 4 / 10  # a tenth of one float32 array of all logits
+
+
+def test_tile_sizes_change_nothing_but_rounding():
+    tokens = packed([[(True, 29)], [(True, 11), (True, 18)]], 29)
+    results = [evaluate(SCHEMES["t5"], Sliding(9), tiles, tokens, tokens)[1] for tiles in (Tiles(3, 7), Tiles(32, 5))]
+    assert relative_error(*results) < 1e-5
+
+
+def test_contiguous_is_forgotten_where_tokens_are_cut():
+    """A hook that saw tiles marked as whole documents could take a shortcut that is wrong for them."""
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watching(PositionScheme):
+        def change_logits(self, parameters, logits_BxHxQxT, tile):
+            seen.append(tile.query.contiguous or tile.key.contiguous)
+            return logits_BxHxQxT
+
+    tokens = replace(contiguous_tokens(16))
+    x = random(1, 1, 16, SIZE)
+    blockwise_attention(AttentionRule(Watching(), Full()), {}, x, x, x, tokens, tokens, Tiles(8, 8))
+    assert seen and not any(seen)

@@ -1,0 +1,103 @@
+"""What the tests of this room share: every registered scheme with its fields filled in, and tiny compiled models."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.cache import Cache, init_cache
+from models.config import ModelConfig
+from models.positions import PositionScheme, Rotary, Scaling, Tokens
+from models.transformer import Transformer, init_parameters, to_logits, unroll_parameters
+
+# Compiling is most of the time here, and unoptimized machine code computes the same.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+LENGTH = 12  # of the tiny models' texts
+ORIGINAL_LENGTH = 5  # of the scalings, so that those texts are well beyond it
+VOCABULARY = 23
+# Head sizes other than width / heads, and fewer key heads than heads, so that nothing works by accident.
+TINY = ModelConfig(vocabulary_size=VOCABULARY, layers=2, width=16, heads=4, kv_heads=2, head_size=6)
+
+
+def filled(alternative: type, **values):
+    """An instance of a registered class, with `values` for those of its fields that it has."""
+    names = {field.name for field in dataclasses.fields(alternative)}
+    return alternative(**{name: value for name, value in values.items() if name in names})
+
+
+# Every registered scheme; rotary positions under every registered scaling.
+SCHEMES: dict[str, PositionScheme] = {
+    name: filled(cls, length=LENGTH + 4, buckets=8, max_distance=16) for name, cls in PositionScheme.registry.items()
+} | {
+    f"rope {name}": Rotary(scaling=filled(cls, factor=4.0, original_length=ORIGINAL_LENGTH))
+    for name, cls in Scaling.registry.items()
+    if name != "none"
+}
+
+
+def random(*shape: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def relative_error(got, wanted) -> float:
+    """The largest difference of two trees of arrays, as a share of the largest entry of the wanted array."""
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+
+    def error(x, y):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        assert x.shape == y.shape
+        return np.abs(x - y).max() / max(np.abs(y).max(), 1e-30)
+
+    return max((float(error(x, y)) for x, y in zip(*map(jax.tree.leaves, (got, wanted)), strict=True)), default=0.0)
+
+
+@functools.cache
+def parameters_of(config: ModelConfig, seed: int = 0) -> dict:
+    """Plain parameters; what starts at a constant (norms) or near zero (biases) is moved away from it."""
+    scanned = nn.meta.unbox(init_parameters(config.replace(layer_loop="scan", rematerialize="none"), seed))
+    rng = np.random.default_rng(seed)
+    moved = jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype), scanned)
+    return moved if config.layer_loop == "scan" else unroll_parameters(config, moved)
+
+
+def tokens_at(position, document=None) -> Tokens:
+    position = jnp.asarray(position, jnp.int32)
+    return Tokens(position, jnp.zeros_like(position) if document is None else jnp.asarray(document, jnp.int32))
+
+
+def whole(rows: int, length: int = LENGTH) -> Tokens:
+    """Every row one document from position 0."""
+    return tokens_at(np.tile(np.arange(length), (rows, 1)))
+
+
+def text(rows: int, length: int = LENGTH, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, (rows, length)), jnp.int32)
+
+
+@functools.partial(compiled, static_argnums=0)
+def full_logits(config: ModelConfig, parameters: dict, tokens_BxL: jax.Array, where: Tokens) -> jax.Array:
+    """Logits [B, L, V] without a cache."""
+    hidden, _ = Transformer(config).apply({"params": parameters}, tokens_BxL, where)
+    return to_logits(config, parameters, hidden)
+
+
+@functools.partial(compiled, static_argnums=0)
+def logits_and_gradient(config: ModelConfig, parameters: dict, tokens_BxL, where, weight_BxLxV):
+    """Logits [B, L, V], and the gradient of their weighted sum with respect to the parameters."""
+    logits, pull = jax.vjp(lambda p: full_logits(config, p, tokens_BxL, where), parameters)
+    return logits, pull(weight_BxLxV)[0]
+
+
+@functools.partial(compiled, static_argnums=(0,))
+def extend(config: ModelConfig, parameters: dict, cache: Cache, tokens_BxL, where: Tokens) -> tuple[jax.Array, Cache]:
+    """Logits [B, L, V] of tokens that join those in the cache."""
+    hidden, cache = Transformer(config).apply({"params": parameters}, tokens_BxL, where, cache)
+    return to_logits(config, parameters, hidden), cache
+
+
+def empty_cache(config: ModelConfig, rows: int, capacity: int = LENGTH) -> Cache:
+    return init_cache(config, rows, capacity)
