@@ -4,7 +4,13 @@ import functools
 from pathlib import Path
 
 from experiments.command_line import Parser, run_command, use_compilation_cache
-from experiments.evaluation.checkpoint import evaluate_checkpoint, evaluation_file, open_checkpoint, overridden, series_of
+from experiments.evaluation.checkpoint import (
+    evaluate_checkpoint,
+    evaluation_file,
+    open_checkpoint,
+    overridden,
+    series_of,
+)
 from experiments.runs import override_run, read_context, read_run
 
 

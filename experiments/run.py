@@ -1,4 +1,4 @@
-"""`run CONFIG`: a configuration, or its whole sweep, trained, evaluated and reported; `train` and `sweep` are parts of it."""
+"""`run CONFIG`: a configuration, or its whole sweep, trained, evaluated and reported. `train`, `sweep` are parts of it."""
 
 import os
 import sys

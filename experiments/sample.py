@@ -18,7 +18,9 @@ from train.tokenizers import load_tokenizer
 
 
 def main() -> None:
-    parser = Parser("sample", "Writes text that follows a prompt, from the newest undamaged checkpoint of a run folder.")
+    parser = Parser(
+        "sample", "Writes text that follows a prompt, from the newest undamaged checkpoint of a run folder."
+    )
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder: STUDY/runs/ID")
     parser.add_argument("--prompt", default="", help="what the text begins with; empty: a new document")

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -101,7 +101,7 @@ def _label(changes: Mapping[str, Any]) -> str:
 
 def write_manifest(study: Study) -> None:
     """Writes study.json: what is asked, and how far every point is."""
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     path = study.folder / "study.json"
     if path.exists():
         created = json.loads(path.read_text()).get("created", created)

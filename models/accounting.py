@@ -22,6 +22,5 @@ def training_flops_per_token(config: ModelConfig, length: int) -> float:
     attention = config.width * size * 2 * (config.heads + config.key_heads)
     gates = 3 if config.feed_forward.name in ("swiglu", "geglu") else 2
     feed_forward = gates * config.width * config.feed_forward_width
-    assert config.vocabulary_size is not None
-    weights = config.layers * (attention + feed_forward) + config.vocabulary_size * config.width
+    weights = config.layers * (attention + feed_forward) + config.vocabulary * config.width
     return 6 * weights + 6 * config.layers * config.heads * size * length

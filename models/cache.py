@@ -1,5 +1,7 @@
 """What decoding keeps: rotated keys and values of every layer, and who the tokens in the slots are."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -67,4 +69,4 @@ def occupy(cache: Cache, tokens: Tokens) -> Cache:
 
     position = write(cache.tokens.position, tokens.position)
     document = write(cache.tokens.document, tokens.document)
-    return cache.replace(tokens=Tokens(position, document), filled=cache.filled + length)
+    return dataclasses.replace(cache, tokens=Tokens(position, document), filled=cache.filled + length)

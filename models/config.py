@@ -98,11 +98,12 @@ class ModelConfig:
             self.heads,
             f"a divisor of width = {self.width}, or head_size must be set",
         )
+        require(self.heads % self.key_heads == 0, "kv_heads", self.kv_heads, f"a divisor of heads = {self.heads}")
         require(
-            self.heads % self.key_heads == 0, "kv_heads", self.kv_heads, f"a divisor of heads = {self.heads}"
-        )
-        require(
-            1 <= len(self.pattern) <= self.layers, "pattern", f"{len(self.pattern)} layers", f"1 to {self.layers} layers"
+            1 <= len(self.pattern) <= self.layers,
+            "pattern",
+            f"{len(self.pattern)} layers",
+            f"1 to {self.layers} layers",
         )
         require_choice("embeddings", self.embeddings, EMBEDDINGS)
         require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
@@ -113,6 +114,13 @@ class ModelConfig:
         require_choice("attention", self.attention, attention.CHOICES)
         for scheme in self.schemes():
             scheme.check(self.head_width)
+
+    @property
+    def vocabulary(self) -> int:
+        """The vocabulary's size, once known. Raises InvalidInput while it is None."""
+        if self.vocabulary_size is None:
+            raise invalid("vocabulary_size", None, "a number of tokens")
+        return self.vocabulary_size
 
     @property
     def key_heads(self) -> int:

@@ -29,18 +29,19 @@ def prefill(
     Prompts of different lengths are padded on the left, where `valid_BxL` is False.
     """
     cache = init_cache(config, tokens_BxL.shape[0], capacity)
-    hidden, cache = Transformer(config).apply({"params": parameters}, tokens_BxL, prompt_tokens(valid_BxL), cache)
-    return to_logits(config, parameters, hidden[:, -1]), cache
+    return _last_logits(config, parameters, tokens_BxL, prompt_tokens(valid_BxL), cache)
 
 
-def decode_step(
-    config: ModelConfig, parameters: dict[str, Any], cache: Cache, tokens_B: Array
-) -> tuple[Array, Cache]:
+def decode_step(config: ModelConfig, parameters: dict[str, Any], cache: Cache, tokens_B: Array) -> tuple[Array, Cache]:
     """Logits [B, V] of the token after `tokens_B`, which is given the next free slot of the cache."""
     seen = jnp.where(cache.tokens.document >= 0, cache.tokens.position, -1).max(axis=1, keepdims=True)
     where = Tokens(position=seen + 1, document=jnp.zeros_like(seen))
-    hidden, cache = Transformer(config).apply({"params": parameters}, tokens_B[:, None], where, cache)
-    return to_logits(config, parameters, hidden[:, 0]), cache
+    return _last_logits(config, parameters, tokens_B[:, None], where, cache)
+
+
+def _last_logits(config: ModelConfig, parameters: dict[str, Any], tokens_BxL: Array, where: Tokens, cache: Cache):
+    hidden, new_cache = Transformer(config).apply({"params": parameters}, tokens_BxL, where, cache)
+    return to_logits(config, parameters, hidden[:, -1]), new_cache
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

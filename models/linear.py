@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.parameters import parameter
+
 Array = jax.Array
 
 
@@ -28,11 +30,6 @@ class Linear(nn.Module):
         summed, kept = x.shape[x.ndim - self.inputs :], x.shape[: x.ndim - self.inputs]
         fan_in, fan_out = math.prod(summed), math.prod(self.features)
         initializer = nn.initializers.truncated_normal(self.gain / math.sqrt(fan_in))
-        kernel = self.param(
-            "kernel",
-            nn.with_logical_partitioning(initializer, self.axes),
-            (*summed, *self.features),
-            jnp.float32,
-        )
+        kernel = parameter(self, "kernel", initializer, self.axes, (*summed, *self.features))
         flat = x.reshape(-1, fan_in).astype(self.dtype) @ kernel.reshape(fan_in, fan_out).astype(self.dtype)
         return flat.reshape(*kept, *self.features)

@@ -6,14 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.parameters import parameter
 from models.registry import Registry
 
 Array = jax.Array
 
 NORMS: Registry[type[nn.Module]] = Registry("norm.name")
-
-_ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-_zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
 
 
 @NORMS.register("rms")
@@ -24,7 +22,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", _ones, x.shape[-1:], jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
         wide = x.astype(jnp.float32)
         return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.epsilon) * scale).astype(x.dtype)
 
@@ -37,8 +35,8 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", _ones, x.shape[-1:], jnp.float32)
-        bias = self.param("bias", _zeros, x.shape[-1:], jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
+        bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), x.shape[-1:])
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, -1, keepdims=True)
         normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.epsilon)

@@ -1,5 +1,6 @@
 """A decoder-only transformer: embeddings, a scanned stack of blocks, and the hidden states that logits come from."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -13,21 +14,11 @@ from models.config import DTYPES, ModelConfig
 from models.feed_forward import FeedForward
 from models.linear import Linear
 from models.norms import make_norm
+from models.parameters import parameter, scheme_parameters
 from models.placements import PLACEMENTS
 from models.positions import PositionScheme, Tokens
-from models.positions.scheme import ParameterSpec
 
 Array = jax.Array
-
-
-def declare(module: nn.Module, prefix: str, specs: dict[str, ParameterSpec]) -> dict[str, Array]:
-    """Learned numbers of a scheme as parameters of `module`, named `prefix_name`."""
-    return {
-        name: module.param(
-            f"{prefix}_{name}", nn.with_logical_partitioning(spec.initializer, spec.axes), spec.shape, jnp.float32
-        )
-        for name, spec in specs.items()
-    }
 
 
 class Attention(nn.Module):
@@ -58,11 +49,11 @@ class Attention(nn.Module):
 
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxLxGxK, v_BxLxGxK))
         keys = tokens
-        if cache is not None:
+        if cache is not None and slots is not None and start is not None:
             k = jax.lax.dynamic_update_slice_in_dim(cache.key_BxGxSxK, k, start, axis=2)
             v = jax.lax.dynamic_update_slice_in_dim(cache.value_BxGxSxK, v, start, axis=2)
             cache, keys = LayerCache(k, v), slots
-        parameters = declare(self, "position", scheme.layer_parameters(config.heads, size))
+        parameters = scheme_parameters(self, "position", scheme.layer_parameters(config.heads, size))
         output = attend(config.attention, AttentionRule(scheme, self.span), parameters, q, k, v, tokens, keys)
         output_BxLxHxK = jnp.swapaxes(output, 1, 2)
         merge = Linear(
@@ -92,7 +83,9 @@ class Block(nn.Module):
 
         def attention(x):
             nonlocal cache
-            module = Attention(config, config.layer_position(self.index), config.layer_span(self.index), name="attention")
+            module = Attention(
+                config, config.layer_position(self.index), config.layer_span(self.index), name="attention"
+            )
             output, cache = module(x, tokens, cache, slots, start)
             return drop(output)
 
@@ -158,25 +151,26 @@ class Transformer(nn.Module):
             slots = cache.tokens
         x_BxLxD, layers = self._stack(x_BxLxD, cache, where, slots, start, deterministic)
         if cache is not None:
-            cache = cache.replace(layers=layers)
+            cache = dataclasses.replace(cache, layers=layers)
         if PLACEMENTS[config.norm.placement].final_norm:
             x_BxLxD = make_norm(config.norm.name, config.norm.epsilon)(name="final_norm")(x_BxLxD)
         return x_BxLxD, cache
 
     def _embed(self, tokens_BxL: Array, where: Tokens) -> Array:
         config = self.config
+
         # Rows of length about 1 serve the tied output; the input is scaled back to entries of about 1
         # (Vaswani et al. 2017, section 3.4), the size of what positional schemes add.
-        table = nn.with_logical_partitioning(
-            nn.initializers.normal(1 / math.sqrt(config.width)), ("vocabulary", "embed")
-        )
-        shape = (config.vocabulary_size, config.width)
-        embedding_VxD = self.param("embedding", table, shape, jnp.float32)
+        def table(name: str) -> Array:
+            rows = nn.initializers.normal(1 / math.sqrt(config.width))
+            return parameter(self, name, rows, ("vocabulary", "embed"), (config.vocabulary, config.width))
+
+        embedding_VxD = table("embedding")
         if config.embeddings == "separate":
-            self.param("output_embedding", table, shape, jnp.float32)
+            table("output_embedding")
         x_BxLxD = embedding_VxD[tokens_BxL] * math.sqrt(config.width)
         for scheme in config.schemes():
-            parameters = declare(self, f"position_{scheme.name}", scheme.embedding_parameters(config.width))
+            parameters = scheme_parameters(self, f"position_{scheme.name}", scheme.embedding_parameters(config.width))
             added = scheme.embed(parameters, scheme.index(where.position), config.width)
             if added is not None:
                 x_BxLxD = x_BxLxD + added
@@ -208,7 +202,9 @@ class Transformer(nn.Module):
             first = pattern
         else:
             for i in range(repeats):
-                x_BxLxD, new = unit(config, pattern, deterministic, name=f"unit_{i}")(x_BxLxD, part(i * pattern, pattern), *shared)
+                x_BxLxD, new = unit(config, pattern, deterministic, name=f"unit_{i}")(
+                    x_BxLxD, part(i * pattern, pattern), *shared
+                )
                 kept += new or ()
             first = repeats * pattern
         if rest:

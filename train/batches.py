@@ -5,7 +5,7 @@ copied before it is needed. Rows are drawn in an order shuffled anew every epoch
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -205,7 +205,7 @@ class Batches:
         """The batch of a step, counted from 0."""
         return self._packing.gather(self._rows[int(step)])
 
-    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+    def iterate(self, start_step: int = 0) -> Generator[Batch]:
         """Batches from `start_step` on, without end; threads prepare them ahead until the iterator is closed."""
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix="batches")
         try:

@@ -34,7 +34,7 @@ def to_config_dict(value: Any) -> ml_collections.ConfigDict:
 
 
 def to_plain(value: Any, only: type | None = None) -> dict[str, Any]:
-    """A dataclass instance as plain dictionaries and lists, as JSON holds them; `only` the fields of that base class."""
+    """A dataclass instance as plain dictionaries and lists, as JSON holds them; `only` a base class's fields."""
     opened = to_config_dict(value)
     names = opened.keys() if only is None else field_types(only)
     return {name: _plain(opened[name]) for name in names}
@@ -87,7 +87,7 @@ def _optional(annotation: Any) -> tuple[Any, bool]:
 
 
 def _open(value: Any, annotation: Any) -> Any:
-    annotation, optional = _optional(annotation)
+    annotation = inner_type(annotation)
     if value is None:
         return None
     if dataclasses.is_dataclass(value):

@@ -34,7 +34,13 @@ class TrainState:
 
 
 def loss_of(
-    model: ModelConfig, parameters: Any, batch: Batch, *, devices: int, z_loss: float = 0.0, dropout_key: Array | None = None
+    model: ModelConfig,
+    parameters: Any,
+    batch: Batch,
+    *,
+    devices: int,
+    z_loss: float = 0.0,
+    dropout_key: Array | None = None,
 ) -> Losses:
     """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout is on.
 
@@ -52,7 +58,7 @@ def loss_of(
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
-    chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary_size)
+    chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary)
     return cross_entropy(
         hidden_BxLxD,
         output_matrix(model, parameters),
@@ -70,9 +76,7 @@ def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Bat
 
     def mean_loss(parameters, batch, key):
         dropout_key = key if model.dropout else None
-        losses = loss_of(
-            model, parameters, batch, devices=devices, z_loss=config.train.z_loss, dropout_key=dropout_key
-        )
+        losses = loss_of(model, parameters, batch, devices=devices, z_loss=config.train.z_loss, dropout_key=dropout_key)
         return losses.total / weight, (losses.total, losses.nats)
 
     differentiate = jax.grad(mean_loss, has_aux=True)

@@ -9,6 +9,8 @@ from models.positions.scaling import Scaling
 @dataclass(frozen=True)
 class EvaluationConfig:
     """lengths: window lengths, in tokens. stride_share: tokens a sliding window moves on by, as a share of its length.
+    context_bytes: windows are also measured that hold about so many bytes of text, however many tokens these are for a
+      tokenizer: the equal footing of vocabularies.
     scalings: RoPE checkpoints are evaluated again under each of these, at factor = length / training length.
     documents, tokens_per_document: how much held-out text is scored; 0 tokens is each document whole.
     final_tokens: how many tokens are scored with more and more context before them (at least that many).
@@ -17,6 +19,7 @@ class EvaluationConfig:
 
     lengths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     stride_share: float = 0.25
+    context_bytes: tuple[int, ...] = ()
     scalings: tuple[str, ...] = ()
     documents: int = 8
     tokens_per_document: int = 4096
@@ -30,6 +33,12 @@ class EvaluationConfig:
             "lengths",
             self.lengths,
             "one or more lengths of at least 1 token",
+        )
+        require(
+            all(isinstance(count, int) and count >= 1 for count in self.context_bytes),
+            "context_bytes",
+            self.context_bytes,
+            "numbers of bytes of at least 1",
         )
         require(0 < self.stride_share <= 1, "stride_share", self.stride_share, "above 0 and at most 1")
         for scaling in self.scalings:

@@ -70,7 +70,7 @@ def _nats(
     where = contiguous_tokens(inputs_BxL.shape[1]) if full else prompt_tokens(valid_BxL)
     hidden_BxLxD, _ = Transformer(model).apply({"params": parameters}, inputs_BxL, where)
     hidden_BxSxD = hidden_BxLxD[:, -targets_BxS.shape[1] :]
-    chunk = chunk_tokens(targets_BxS.size, model.vocabulary_size)
+    chunk = chunk_tokens(targets_BxS.size, model.vocabulary)
     losses = cross_entropy(
         hidden_BxSxD,
         output_matrix(model, parameters),

@@ -1,5 +1,6 @@
 """From nats per token to the numbers of a table: token-weighted means, bits per byte, intervals, buckets."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def log_buckets(length: int, per_octave: int = 2) -> list[tuple[int, int]]:
         edges.add(int(edge))
         edge *= 2 ** (1 / per_octave)
     ordered = sorted(edges)
-    return list(zip(ordered[:-1], ordered[1:], strict=True))
+    return list(itertools.pairwise(ordered))
 
 
 def by_position(

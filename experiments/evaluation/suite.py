@@ -25,6 +25,13 @@ class Text(NamedTuple):
     byte_lengths: list[np.ndarray]
 
 
+class Scored(NamedTuple):
+    """Per document: nats of every target, float32 [n], and its position in the window that scored it, int64 [n]."""
+
+    nats: list[np.ndarray]
+    positions: list[np.ndarray]
+
+
 def choose_text(store: TokenStore, config: EvaluationConfig) -> Text:
     """The first documents that hold the longest window, made up from the longest others where these are too few."""
     needed = max(config.lengths) + 1
@@ -48,26 +55,45 @@ def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: Eval
     rows, position_table = [], None
     for length in sorted(config.lengths):
         for protocol, stride in (("non_overlapping", length), ("sliding", config.stride(length))):
-            row = {"length": length, "protocol": protocol, "stride": stride, "status": "ok", "reason": None}
-            started = time.monotonic()
-            try:
-                nats, positions = _score_documents(model_at(length), parameters, text, length, stride, config)
-            except InvalidInput as error:
-                row |= {"status": "undefined", "reason": str(error)}
-            except (FloatingPointError, MemoryError, jax.errors.JaxRuntimeError) as error:
-                row |= {"status": "failed", "reason": str(error).splitlines()[0]}
-            else:
-                row |= summarize(nats, text.byte_lengths, config.resamples)
-                if protocol == "non_overlapping":
-                    table = by_position(nats, text.byte_lengths, positions, length)
-                    position_table = {"length": length, "buckets": table}
-            rows.append(row | {"seconds": time.monotonic() - started})
+            row, scored = _row(model_at, parameters, text, length, protocol, stride, config)
+            if scored is not None and protocol == "non_overlapping":
+                table = by_position(scored.nats, text.byte_lengths, scored.positions, length)
+                position_table = {"length": length, "buckets": table}
+            rows.append(row)
+    equal_bytes = []
+    for count in sorted(config.context_bytes):
+        length = max(1, round(count * _targets(text) / sum(int(sizes.sum()) for sizes in text.byte_lengths)))
+        row, _ = _row(model_at, parameters, text, length, "non_overlapping", length, config)
+        equal_bytes.append({"context_bytes": count} | row)
     return {
         "documents": len(text.tokens),
         "rows": rows,
+        "equal_bytes": equal_bytes,
         "by_position": position_table,
         "context_gain": context_gain(model_at, parameters, text, config),
     }
+
+
+def _targets(text: Text) -> int:
+    return sum(len(ids) - 1 for ids in text.tokens)
+
+
+def _row(
+    model_at: ModelAt, parameters: Any, text: Text, length: int, protocol: str, stride: int, config: EvaluationConfig
+) -> tuple[dict[str, Any], "Scored | None"]:
+    """One row of the table, and, where it could be measured, what lies behind it."""
+    row = {"length": length, "protocol": protocol, "stride": stride, "status": "ok", "reason": None}
+    started = time.monotonic()
+    scored = None
+    try:
+        scored = _score_documents(model_at(length), parameters, text, length, stride, config)
+    except InvalidInput as error:
+        row |= {"status": "undefined", "reason": str(error)}
+    except (FloatingPointError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        row |= {"status": "failed", "reason": str(error).splitlines()[0]}
+    else:
+        row |= summarize(scored.nats, text.byte_lengths, config.resamples)
+    return row | {"seconds": time.monotonic() - started}, scored
 
 
 def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: EvaluationConfig) -> dict[str, Any] | None:
@@ -83,8 +109,7 @@ def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: Evaluat
         return None
     groups: dict[int, list[Window]] = {context: [] for context in contexts}
     for document, ids in enumerate(text.tokens):
-        windows = final_windows(document, len(ids) - 1, tuple(contexts), config.final_tokens)
-        for context, more in windows.items():
+        for context, more in final_windows(document, len(ids) - 1, tuple(contexts), config.final_tokens).items():
             groups[context] += more
     points = []
     for context in sorted(groups):
@@ -99,7 +124,12 @@ def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: Evaluat
             [np.concatenate([lengths[i] for i in chosen]) for chosen in by_document.values()],
             config.resamples,
         )
-        points.append({"context": context, **{k: summary[k] for k in ("nats_per_token", "bits_per_byte", "low", "high", "tokens")}})
+        points.append(
+            {
+                "context": context,
+                **{k: summary[k] for k in ("nats_per_token", "bits_per_byte", "low", "high", "tokens")},
+            }
+        )
     return {"final_tokens": config.final_tokens, "points": points}
 
 
@@ -113,8 +143,8 @@ def _defined(model_at: ModelAt, length: int) -> bool:
 
 def _score_documents(
     model: ModelConfig, parameters: Any, text: Text, length: int, stride: int, config: EvaluationConfig
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Per document: nats of every target, float32 [n], and its position in the window that scored it, int64 [n]."""
+) -> "Scored":
+    """Every target of every document, scored by windows of `length` that move on by `stride`."""
     model.require_length("length", length)
     windows: list[Window] = []
     for document, ids in enumerate(text.tokens):
@@ -126,7 +156,7 @@ def _score_documents(
         nats[window.document][window.scored : window.stop] = score
         positions[window.document][window.scored : window.stop] = np.arange(window.scored, window.stop) - window.start
     _require_finite(nats)
-    return nats, positions
+    return Scored(nats, positions)
 
 
 def _require_finite(nats: Sequence[np.ndarray]) -> None:

@@ -20,9 +20,7 @@ def sliding_windows(document: int, targets: int, length: int, stride: int) -> li
     before them. The last window is moved back to end with the document: it is full wherever the document allows.
     """
     if stride == length:
-        return [
-            Window(document, start, start, min(start + length, targets)) for start in range(0, targets, length)
-        ]
+        return [Window(document, start, start, min(start + length, targets)) for start in range(0, targets, length)]
     windows = []
     scored = 0
     while scored < targets:

@@ -120,7 +120,9 @@ def _length_caption(series: Sequence[Series], names: Sequence[str], trained_at: 
     if any(len(one.evaluations) == 1 for one in series):
         over = f" over {listing([count(n) for n in documents], 'or')} held-out documents" if documents else ""
         words.append(
-            f"Whiskers are 95 % bootstrap intervals{over}; marks are moved sideways a little to keep them apart."
+            f"Whiskers are 95 % bootstrap intervals{over}, of each series alone: all series read the same documents, "
+            "so differences between them are surer than these suggest. Marks are moved sideways a little to keep them "
+            "apart."
         )
     if trained_at:
         words.append("The dashed line marks the training length.")

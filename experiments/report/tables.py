@@ -142,7 +142,13 @@ def tokenizer_table(study: Study) -> Table:
                 Cell(count(number(report.get("vocabulary_size")))),
                 Cell(ratio(number(report.get("bytes_per_token")))),
                 Cell(ratio(number(report.get("tokens_per_word")))),
-                Cell(f"{exact}: {statement}" if statement else exact),
+                Cell(
+                    statement
+                    if statement.lower().startswith(exact)
+                    else f"{exact}: {statement}"
+                    if statement
+                    else exact
+                ),
                 Cell("every run" if everyone else ", ".join(used)),
             )
         )

@@ -1,5 +1,6 @@
 """One attention rule: a positional scheme and a span, as every implementation evaluates them on a tile."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class AttentionRule:
         return self.scheme.change_logits(parameters, self.scheme.score(parameters, tile), tile)
 
     def _indexed(self, tokens: Tokens) -> Tokens:
-        return tokens.replace(position=self.scheme.index(tokens.position))
+        return dataclasses.replace(tokens, position=self.scheme.index(tokens.position))
 
 
 def weigh_values(weights_BxHxQxT: Array, v_BxGxTxK: Array) -> Array:
@@ -42,4 +43,4 @@ def weigh_values(weights_BxHxQxT: Array, v_BxGxTxK: Array) -> Array:
 
 def tokens_like(tokens: Tokens, **changes: Any) -> Tokens:
     """`tokens` with changed arrays: no longer known to be contiguous."""
-    return tokens.replace(contiguous=False, **changes)
+    return dataclasses.replace(tokens, contiguous=False, **changes)

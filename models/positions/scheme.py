@@ -117,7 +117,7 @@ class PositionScheme:
         return None
 
     def score(self, parameters: dict[str, Array], tile: Tile) -> Array:
-        """Scores of a tile, float32 [B, H, Q, T]. Overridden where the score is not a dot product of rotated vectors."""
+        """Scores of a tile, float32 [B, H, Q, T]; overridden where they are no dot products of rotated vectors."""
         return dot_product(tile)
 
     def change_logits(self, parameters: dict[str, Array], logits_BxHxQxT: Array, tile: Tile) -> Array:

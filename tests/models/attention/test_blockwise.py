@@ -1,7 +1,7 @@
 """Tile by tile is the same function as all at once, in values and gradients, at linear memory."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.attention import AttentionRule, Full, Sliding, Tiles, Visibility, blockwise_attention, reference_attention
-from models.positions import ALiBi, DynamicNTK, NoPosition, PositionScheme, Rotary, Tokens
+from models.positions import ALiBi, NoPosition, PositionScheme, Tokens
 from models.positions.scheme import contiguous_tokens
 from tests.models.samples import SCHEMES, compiled, filled, random, relative_error
 
@@ -21,12 +21,13 @@ CHANGING = {name: scheme for name, scheme in SCHEMES.items() if not scheme.plain
 
 
 @dataclass(frozen=True)
-class Forgetting(PositionScheme):
-    """A gate per token and head: a key's logit falls by what was forgotten since it."""
+class Featured(PositionScheme):
+    """A number per token and head on either side: how sharp a query is, how present a key."""
 
     def change_logits(self, parameters, logits_BxHxQxT, tile):
-        query, key = (jnp.moveaxis(tokens.features["gate"], -1, 1) for tokens in (tile.query, tile.key))
-        return logits_BxHxQxT + query[..., :, None] - key[..., None, :]
+        sharpness_BxHxQ = jnp.moveaxis(tile.query.features["sharpness"], -1, 1)
+        presence_BxHxT = jnp.moveaxis(tile.key.features["presence"], -1, 1)
+        return logits_BxHxQxT * sharpness_BxHxQ[..., None] + presence_BxHxT[:, :, None]
 
 
 @functools.partial(compiled, static_argnums=(0, 1))
@@ -59,7 +60,13 @@ def evaluate(scheme, span, tiles, query: Tokens, key: Tokens, groups=2, seed=0, 
 
     q, k = rotate(q, query), rotate(k, key)
     return both(
-        AttentionRule(scheme, span), tiles, learned, *(x.astype(dtype) for x in (q, k, v)), query, key, weight.astype(dtype)
+        AttentionRule(scheme, span),
+        tiles,
+        learned,
+        *(x.astype(dtype) for x in (q, k, v)),
+        query,
+        key,
+        weight.astype(dtype),
     )
 
 
@@ -92,7 +99,7 @@ def test_documents_and_padding(scheme, rows, seed):
     assert relative_error(got, wanted) < 1e-5
 
 
-@settings(max_examples=16)
+@settings(max_examples=5)
 @given(
     name=st.sampled_from(sorted(CHANGING)),
     lengths=st.tuples(st.integers(1, 40), st.integers(0, 15)),
@@ -134,47 +141,22 @@ def test_rows_that_see_nothing_are_zero_and_have_no_gradient():
 
 def test_features_of_each_token_get_gradients():
     tokens = packed([[(True, 13), (True, 8)], [(False, 2), (True, 19)]], 21)
-    gate = -jnp.cumsum(jnp.abs(random(ROWS, 21, HEADS, seed=9)), axis=1)
-    tokens = tokens.replace(features={"gate": gate})
-    wanted, got = evaluate(Forgetting(), Full(), Tiles(4, 8), tokens, tokens)
+    query, key = (
+        tokens.replace(features={name: random(ROWS, 21, HEADS, seed=seed)})
+        for name, seed in (("sharpness", 8), ("presence", 9))
+    )
+    wanted, got = evaluate(Featured(), Full(), Tiles(4, 8), query, key)
     assert relative_error(got, wanted) < 1e-5
-    d_query, d_key = got[1][-2]["gate"], got[1][-1]["gate"]
-    assert np.abs(d_key).max() > 0.01
-    # Softmax does not notice a query's own gate, which is added to all of its logits.
-    assert np.abs(d_query).max() < 1e-5 < 1e-3 < np.abs(d_key).max()
+    d_query, d_key = got[1][-2:]
+    assert np.abs(d_query["sharpness"]).max() > 0.1 and np.abs(d_key["presence"]).max() > 0.1
 
 
-def test_a_scale_on_features_gets_gradients_of_the_query_too():
-    @dataclass(frozen=True)
-    class Sharpness(PositionScheme):
-        def change_logits(self, parameters, logits_BxHxQxT, tile):
-            return logits_BxHxQxT * jnp.moveaxis(tile.query.features["sharpness"], -1, 1)[..., None]
-
-    tokens = packed([[(True, 21)], [(True, 5), (False, 3), (True, 13)]], 21)
-    tokens = tokens.replace(features={"sharpness": random(ROWS, 21, HEADS, seed=4)})
-    wanted, got = evaluate(Sharpness(), Full(), Tiles(4, 8), tokens, tokens)
-    assert relative_error(got, wanted) < 1e-5
-    assert np.abs(got[1][-2]["sharpness"]).max() > 0.1
-
-
-@pytest.mark.parametrize("name", ["alibi", "none"])
-def test_bfloat16_stays_within_a_hundredth_of_float32(name):
+def test_bfloat16_stays_within_two_hundredths_of_float32():
     tokens = packed([[(True, 48)], [(True, 20), (True, 28)]], 48)
-    wanted, _ = evaluate(SCHEMES[name], Full(), Tiles(16, 16), tokens, tokens)
-    _, got = evaluate(SCHEMES[name], Full(), Tiles(16, 16), tokens, tokens, dtype=jnp.bfloat16)
+    wanted, _ = evaluate(ALiBi(), Full(), Tiles(16, 16), tokens, tokens)
+    _, got = evaluate(ALiBi(), Full(), Tiles(16, 16), tokens, tokens, dtype=jnp.bfloat16)
     assert got[0].dtype == got[1][1].dtype == jnp.bfloat16
     assert relative_error(got, wanted) < 0.02
-
-
-def test_dynamic_ntk_really_was_beyond_its_original_length():
-    """Otherwise the tests above would see plain RoPE alone."""
-    key = packed([[(True, 21)]] * 2, 21)
-    stretched, plain = (
-        evaluate(Rotary(scaling=DynamicNTK(original_length=length)), Full(), Tiles(8, 4), key, key)[1][0]
-        for length in (5, 21)
-    )
-    np.testing.assert_allclose(stretched[:, :, :5], plain[:, :, :5], atol=1e-5)
-    assert np.abs(stretched[:, :, 5:] - plain[:, :, 5:]).max() > 0.01
 
 
 def test_tiles_that_nobody_sees_are_not_computed():
@@ -203,7 +185,7 @@ def lowered(length: int, gradients: bool):
         return jax.vjp(forward, q, k, v)[1](weight)
 
     x = jax.ShapeDtypeStruct((1, 4, length, 32), jnp.float32)
-    return jax.jit(backward).lower(x, x, x, x) if gradients else jax.jit(forward).lower(x, x, x)
+    return compiled(backward).lower(x, x, x, x) if gradients else compiled(forward).lower(x, x, x)
 
 
 def needed_bytes(length: int, gradients: bool) -> int:
@@ -222,12 +204,6 @@ def test_memory_of_the_backward_pass_grows_with_the_length_alone():
     assert long < 4 * 8192 * 8192 * 4 / 10  # a tenth of one float32 array of all logits
 
 
-def test_tile_sizes_change_nothing_but_rounding():
-    tokens = packed([[(True, 29)], [(True, 11), (True, 18)]], 29)
-    results = [evaluate(SCHEMES["t5"], Sliding(9), tiles, tokens, tokens)[1] for tiles in (Tiles(3, 7), Tiles(32, 5))]
-    assert relative_error(*results) < 1e-5
-
-
 def test_contiguous_is_forgotten_where_tokens_are_cut():
     """A hook that saw tiles marked as whole documents could take a shortcut that is wrong for them."""
     seen = []
@@ -238,7 +214,7 @@ def test_contiguous_is_forgotten_where_tokens_are_cut():
             seen.append(tile.query.contiguous or tile.key.contiguous)
             return logits_BxHxQxT
 
-    tokens = replace(contiguous_tokens(16))
-    x = random(1, 1, 16, SIZE)
-    blockwise_attention(AttentionRule(Watching(), Full()), {}, x, x, x, tokens, tokens, Tiles(8, 8))
+    tokens, x = contiguous_tokens(16), random(1, 1, 16, SIZE)
+    rule = AttentionRule(Watching(), Full())
+    jax.eval_shape(lambda x: blockwise_attention(rule, {}, x, x, x, tokens, tokens, Tiles(8, 8)), x)
     assert seen and not any(seen)

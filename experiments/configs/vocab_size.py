@@ -1,0 +1,31 @@
+"""Byte-level BPE vocabularies from 512 to 8192, compared in bits per byte.
+
+    ./launch.sh run experiments/configs/vocab_size.py
+
+About fifteen minutes on two CPU cores. A larger vocabulary puts more bytes into a token, so an equal number of tokens is
+not equal context: the report also compares windows of equal bytes.
+"""
+
+from experiments.configs import baseline
+
+VOCABULARIES = (512, 1024, 2048, 4096, 8192)
+
+
+def get_config():
+    config = baseline.get_config()
+    config.name = "vocab_size"
+    config.title = "How large a vocabulary?"
+    config.description = (
+        "The same decoder under byte-level BPE vocabularies of different sizes, compared in bits per byte, in windows of "
+        "equal tokens and in windows of equal bytes."
+    )
+    config.train.steps = 300
+    config.evaluation.lengths = (128, 256, 512)
+    # What 128 tokens of the smallest vocabulary hold, about: every model reads this much within its training length.
+    config.evaluation.context_bytes = (128, 240)
+    config.evaluation.scalings = ()
+    return config
+
+
+def get_sweep():
+    return [{"label": f"vocabulary {size}", "tokenizer.vocabulary_size": size} for size in VOCABULARIES]
