@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from models.errors import InvalidInput
 from train.allocator import keep_freed_memory
@@ -40,6 +41,14 @@ class Parser(argparse.ArgumentParser):
         return known, overrides
 
 
+# What the system may refuse about a file or folder that the user named: a mistake, not a defect.
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command's main function; a mistake of the user's becomes one line on standard error and exit status 2.
 
@@ -50,18 +59,21 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except InvalidInput as error:
-        _fail(str(error), 2)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _fail(f"the disk is full: {error.filename or error}; what was saved before is intact", 1)
+        fail(str(error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno in FULL:
+            fail(f"the disk is full: {error.filename or error}; what was saved before is intact", 1)
+        if error.errno not in REFUSED or error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}", 2)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        fail("interrupted", 130)
 
 
-def _fail(message: str, status: int) -> None:
+def fail(message: str, status: int) -> NoReturn:
+    """Ends the command with one line on standard error."""
     print(f"longreach: {message}", file=sys.stderr)
     sys.exit(status)
 

@@ -7,13 +7,14 @@ both have keep what was changed from the old default.
 import ast
 import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from models.errors import InvalidInput, require_choice
-from train.configuration import field_types, inner_type, to_config_dict
+from train.configuration import default_config_dict, field_types, inner_type, to_plain
 
 
 def apply_overrides(cls: type, config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
@@ -46,7 +47,8 @@ def _set(cls: Any, config: ml_collections.ConfigDict, parts: list[str], value: A
     annotation = inner_type(types[first])
     if rest:
         if not isinstance(config[first], ml_collections.ConfigDict):
-            raise InvalidInput(f"config.{path} is unknown; config.{'.'.join(parts[:1])} has no fields")
+            owner = path.removesuffix("." + ".".join(rest))
+            raise InvalidInput(f"config.{path} is unknown; config.{owner} has no fields")
         _set(annotation, config[first], rest, value, path)
     else:
         with config.ignore_type():
@@ -54,37 +56,46 @@ def _set(cls: Any, config: ml_collections.ConfigDict, parts: list[str], value: A
 
 
 def _switch(cls: Any, config: ml_collections.ConfigDict, name: str) -> None:
-    old = to_config_dict(cls.registry[config["name"]]())
-    new = to_config_dict(cls.registry[name]())
-    kept = {key: config[key] for key in new if key != "name" and key in config and config[key] != old[key]}
+    old, new = (default_config_dict(cls.registry[chosen]) for chosen in (config["name"], name))
+    types = field_types(cls.registry[name])
+    kept = {key: config[key] for key in types if key in config and (key not in old or config[key] != old[key])}
     with config.ignore_type():
         for key in list(config.keys()):
             del config[key]
-        for key, value in new.items():
-            config[key] = kept.get(key, value)
+        for key, value in {**new, **kept}.items():
+            config[key] = value
 
 
 def _read(text: str, annotation: Any) -> Any:
-    """Text from a command line as a Python value; a field of type str takes it as it is."""
+    """Text from a command line as a Python value; a field of type str takes it as it is.
+
+    A list may be written without its brackets, and one of words without their quotes: `yarn,linear`.
+    """
     if annotation is str and text != "None":
         return text
+    a_list = typing.get_origin(annotation) is tuple
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return {"true": True, "false": False}.get(text, text)
+        words = tuple(word.strip() for word in text.split(","))
+        return words if a_list else {"true": True, "false": False}.get(text, text)
+    return (value,) if a_list and not isinstance(value, (tuple, list)) else value
 
 
-def changed(before: Any, after: Any) -> dict[str, Any]:
-    """Paths whose values differ between two instances of one dataclass, with the later values."""
-    flat_before, flat_after = (_flat(to_config_dict(value)) for value in (before, after))
-    return {path: value for path, value in flat_after.items() if flat_before.get(path, dataclasses.MISSING) != value}
+def changed(before: Any, after: Any, prefix: str = "") -> dict[str, Any]:
+    """Paths whose values differ between two instances of one dataclass, with the later values as JSON holds them.
 
-
-def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    Of another alternative, its name and what differs from its defaults.
+    """
+    changes: dict[str, Any] = {}
+    if type(before) is not type(after):
+        changes[f"{prefix}name"] = after.name
+        before = type(after)()
+    values = to_plain(after)
+    for field in dataclasses.fields(after):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if dataclasses.is_dataclass(old) and dataclasses.is_dataclass(new):
+            changes |= changed(old, new, f"{prefix}{field.name}.")
+        elif old != new:
+            changes[prefix + field.name] = values[field.name]
+    return changes

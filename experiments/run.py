@@ -1,19 +1,16 @@
-"""`run CONFIG`: a configuration, or its whole sweep, trained, evaluated and reported. `train`, `sweep` are parts of it."""
+"""`run CONFIG`: a configuration, or its whole sweep, trained, evaluated, reported. `train`, `sweep` are parts of it."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
-from experiments.command_line import Parser, run_command, use_compilation_cache
+from experiments.command_line import Parser, fail, run_command, use_compilation_cache
 from experiments.evaluation.checkpoint import all_measured
 from experiments.pool import Pool
-from experiments.report import write_report
 from experiments.study import Point, Study, load_study, read_error, write_manifest
 from experiments.worker import work
-from models.errors import InvalidInput
 from train.loop import Diverged, Interrupted, is_finished
 
 
@@ -27,18 +24,18 @@ def study_parser(command: str, description: str) -> Parser:
     return parser
 
 
-def run_study(study: Study, arguments: Sequence[str], evaluates: bool) -> bool:
-    """Trains and evaluates all points that are not finished. Whether all ended; False where it was asked to stop.
+def run_study(study: Study, points: Sequence[Point], arguments: Sequence[str], evaluates: bool) -> bool:
+    """Trains and evaluates those of `points` that are not finished. Whether they ended; False where asked to stop.
 
     A point that fails does not stop the others. A single point runs in this process.
     """
     write_manifest(study)
-    waiting = [point for point in study.points if not _done(study, point, evaluates)]
-    skipped = len(study.points) - len(waiting)
+    waiting = [point for point in points if not _done(study, point, evaluates)]
+    skipped = len(points) - len(waiting)
     if skipped:
-        print(f"{skipped} of {len(study.points)} runs of {study.folder} are finished already", flush=True)
+        print(f"{skipped} of {len(points)} runs of {study.folder} are finished already", flush=True)
     try:
-        if len(study.points) == 1:
+        if len(points) == 1:
             for point in waiting:
                 _here(study, point, evaluates)
             return True
@@ -58,7 +55,7 @@ def _here(study: Study, point: Point, evaluates: bool) -> None:
     try:
         work(study, point, evaluates)
     except Diverged as error:
-        raise InvalidInput(str(error)) from None
+        fail(str(error), 1)
 
 
 def _workers(study: Study, waiting: int) -> int:
@@ -77,24 +74,32 @@ def _done(study: Study, point: Point, evaluates: bool) -> bool:
     return not evaluates or all_measured(folder, point.config, point.label, point.config.evaluation)
 
 
-def finish(study: Study, ended: bool) -> None:
+def finish(study: Study, points: Sequence[Point], ended: bool) -> None:
     """Says how to go on where a study was stopped, and exits with 1 where a run failed."""
     if not ended:
         print("stopped; the same command goes on from here")
         return
-    failed = [point.label for point in study.points if read_error(study.run_folder(point)) is not None]
+    failed = []
+    for point in points:
+        folder = study.run_folder(point)
+        error = read_error(folder)
+        if error is None and not is_finished(folder):
+            error = "it ended without finishing"  # killed, or in use by another process: its own lines say
+        if error is not None:
+            failed.append(f"{point.label} ({error})")
     if failed:
-        print(f"longreach: failed: {', '.join(failed)} (error.txt in their folders says why)", file=sys.stderr)
-        sys.exit(1)
+        fail(f"failed: {'; '.join(failed)}", 1)
 
 
 def main() -> None:
     parser = study_parser("run", "Trains a configuration, or its whole sweep, evaluates every run, writes the report.")
     arguments, overrides = parser.parse()
     study = load_study(arguments.config, overrides, arguments.output)
-    ended = run_study(study, worker_arguments(arguments, overrides), evaluates=True)
+    ended = run_study(study, study.points, worker_arguments(arguments, overrides), evaluates=True)
+    from experiments.report import write_report  # here, as its drawing library takes long to import
+
     print(f"report: {write_report(study.folder)}")
-    finish(study, ended)
+    finish(study, study.points, ended)
 
 
 def worker_arguments(arguments, overrides: dict[str, str]) -> list[str]:

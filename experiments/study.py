@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -51,19 +53,29 @@ def load_study(source: str, overrides: Mapping[str, str], output: Path, sweep: b
     path, _, argument = source.partition(":")
     module = _load(Path(path))
     arguments = (argument,) if argument else ()
-    config, study = _resolve(module.get_config(*arguments), overrides)
-    if sweep and hasattr(module, "get_sweep"):
+    with _naming_the_line(Path(path)):
+        opened = module.get_config(*arguments)
+        entries = list(module.get_sweep(*arguments)) if sweep and hasattr(module, "get_sweep") else None
+    if not isinstance(opened, ml_collections.ConfigDict):
+        raise InvalidInput(f"{path}: get_config returns {opened!r}; it must return a ConfigDict")
+    config, study = _resolve(opened, overrides)
+    if entries is not None:
         points = []
-        for entry in module.get_sweep(*arguments):
+        for entry in entries:
             changes = {key: value for key, value in entry.items() if key != "label"}
             _, resolved = _resolve(config, changes)
             points.append(Point(entry.get("label") or _label(changes), changes, resolved))
     else:
         points = [Point(study.model.position.name, {}, study)]
-    seen: dict[str, str] = {}
+    runs: dict[str, str] = {}
+    labels: set[str] = set()
     for point in points:
-        if seen.setdefault(point.run_id, point.label) != point.label:
-            raise InvalidInput(f"the points {seen[point.run_id]!r} and {point.label!r} are the same run")
+        if point.run_id in runs:
+            raise InvalidInput(f"the points {runs[point.run_id]!r} and {point.label!r} are the same run")
+        if point.label in labels:
+            raise InvalidInput(f"two points are called {point.label!r}; a sweep's labels must differ")
+        runs[point.run_id] = point.label
+        labels.add(point.label)
     return Study(output / study.name, study, points)
 
 
@@ -75,10 +87,24 @@ def _load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InvalidInput(f"{path} is not a Python file with a get_config function")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _naming_the_line(path):
+        spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise InvalidInput(f"{path} defines no get_config function")
     return module
+
+
+@contextmanager
+def _naming_the_line(path: Path) -> Iterator[None]:
+    """Turns what goes wrong in a user's configuration file into one line that names the line."""
+    try:
+        yield
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        where = path if line is None else f"{path}, line {line}"
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise InvalidInput(f"{where}: {type(error).__name__}: {message.splitlines()[0] if message else ''}") from error
 
 
 def _resolve(

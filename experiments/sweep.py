@@ -9,10 +9,10 @@ def main() -> None:
     parser = study_parser("sweep", "Trains every run of a configuration's sweep that is not finished.")
     arguments, overrides = parser.parse()
     study = load_study(arguments.config, overrides, arguments.output)
-    ended = run_study(study, worker_arguments(arguments, overrides), evaluates=False)
+    ended = run_study(study, study.points, worker_arguments(arguments, overrides), evaluates=False)
     if ended:
         print(f"study: {study.folder}")
-    finish(study, ended)
+    finish(study, study.points, ended)
 
 
 if __name__ == "__main__":

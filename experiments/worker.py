@@ -4,10 +4,9 @@ import functools
 import sys
 from pathlib import Path
 
-from experiments.command_line import Parser, run_command, use_compilation_cache
+from experiments.command_line import Parser, fail, run_command, use_compilation_cache
 from experiments.evaluation.checkpoint import evaluate_checkpoint, open_checkpoint, series_of
 from experiments.study import ERROR, Point, Study, load_study
-from models.errors import InvalidInput
 from train.lease import InUse
 from train.loop import Diverged, Interrupted, train
 
@@ -27,9 +26,9 @@ def work(study: Study, point: Point, evaluates: bool) -> None:
         train(point.config, folder)
         if evaluates:
             evaluate(study, point)
-    except InUse:
+    except (InUse, Interrupted):
         raise
-    except (InvalidInput, Diverged, OSError, RuntimeError) as error:
+    except Exception as error:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR).write_text((str(error).splitlines() or [type(error).__name__])[0] + "\n")
         raise
@@ -59,7 +58,7 @@ def main() -> None:
         print(stopped, flush=True)
         sys.exit(STOPPED)
     except Diverged as error:
-        raise InvalidInput(str(error)) from None
+        fail(str(error), 1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from typing import Any
 
 import jax
+import numpy as np
 
+from models import feed_forward
+from models.attention import Visibility
 from models.config import ModelConfig
 
 
@@ -12,15 +15,25 @@ def parameter_count(parameters: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(parameters))
 
 
+def keys_seen(span: Visibility, length: int) -> float:
+    """How many keys a query of one document of `length` tokens sees, itself included, on average."""
+    distance = np.arange(length)
+    share_of_queries = (length - distance) / length
+    seen = span.sees(distance)  # type: ignore[arg-type]
+    return float(np.sum(share_of_queries if seen is None else share_of_queries * np.asarray(seen)))
+
+
 def training_flops_per_token(config: ModelConfig, length: int) -> float:
     """Floating-point operations of forward and backward per token, matrix products alone.
 
-    6 per weight of every product (the output matrix included, the embedding lookup not), and 12·D·L/2 per layer of
-    causal attention at `length` (Kaplan et al. 2020, section 2.1; PaLM, appendix B, halved for the causal triangle).
+    6 per weight of every product (the output matrix included, the embedding lookup not), and 12 · heads · head size per
+    layer and key seen: (L + 1)/2 keys on average under full causal attention, fewer under a narrower span (Kaplan et
+    al. 2020, section 2.1; PaLM, appendix B, which counts all L).
     """
     size = config.head_width
     attention = config.width * size * 2 * (config.heads + config.key_heads)
-    gates = 3 if config.feed_forward.name in ("swiglu", "geglu") else 2
-    feed_forward = gates * config.width * config.feed_forward_width
-    weights = config.layers * (attention + feed_forward) + config.vocabulary * config.width
-    return 6 * weights + 6 * config.layers * config.heads * size * length
+    matrices = 3 if feed_forward.gated(config.feed_forward.name) else 2
+    weights = config.layers * (attention + matrices * config.width * config.feed_forward_width)
+    weights += config.vocabulary * config.width
+    keys = sum(keys_seen(config.layer_span(i), length) for i in range(config.layers))
+    return 6 * weights + 12 * config.heads * size * keys

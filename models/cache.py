@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import DTYPES, ModelConfig
-from models.errors import InvalidInput
+from models.errors import invalid
 from models.positions import Tokens
 
 Array = jax.Array
@@ -61,7 +61,7 @@ def occupy(cache: Cache, tokens: Tokens) -> Cache:
     """
     length = tokens.position.shape[1]
     if length > cache.capacity:
-        raise InvalidInput(f"{length} tokens do not fit a cache of capacity {cache.capacity}")
+        raise invalid("capacity", cache.capacity, f"at least {length}, the tokens given at once")
 
     def write(slots: Array, values: Array) -> Array:
         values = jnp.broadcast_to(values, (slots.shape[0], length))

@@ -1,6 +1,7 @@
 """The configuration of a decoder: frozen, typed, validated where it is made."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
@@ -107,7 +108,8 @@ class ModelConfig:
         )
         require_choice("embeddings", self.embeddings, EMBEDDINGS)
         require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        require(self.logit_soft_cap >= 0, "logit_soft_cap", self.logit_soft_cap, "at least 0 (0 is off)")
+        capped = 0 <= self.logit_soft_cap < math.inf
+        require(capped, "logit_soft_cap", self.logit_soft_cap, "a finite number of at least 0 (0 is off)")
         require_choice("dtype", self.dtype, DTYPES)
         require_choice("layer_loop", self.layer_loop, LAYER_LOOPS)
         require_choice("rematerialize", self.rematerialize, REMATERIALIZATION)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from models.cache import Cache, init_cache
 from models.config import ModelConfig
+from models.errors import require
 from models.positions import Tokens
 from models.sampling import Sampler
 from models.transformer import Transformer, to_logits
@@ -56,8 +57,10 @@ def generate(
 ) -> Array:
     """`count` new tokens after each left-padded prompt, int32 [B, count], in one compiled program.
 
-    `layer_loop = "unroll"` (see unroll_parameters) is the faster stack here.
+    `layer_loop = "unroll"` (see unroll_parameters) is the faster stack here. Raises InvalidInput where `count` is below
+    1, or a scheme is undefined at the length of prompt and new tokens together.
     """
+    require(count >= 1, "count", count, "at least 1")
     logits, cache = prefill(config, parameters, tokens_BxL, valid_BxL, tokens_BxL.shape[1] + count)
 
     keys = jax.random.split(jax.random.key(seed), count)

@@ -16,7 +16,8 @@ class Linear(nn.Module):
     """x [..., D] · kernel [D, *features] -> [..., *features].
 
     Activations are flattened to two axes first: with three, XLA on CPU transposes copies for the kernel's gradient.
-    axes: logical axis names of the kernel. gain: factor on the standard deviation 1/√D of the initial kernel.
+    axes: logical axis names of the kernel. gain: factor on 1/√D, the standard deviation that the initial kernel's
+    normal distribution has before it is cut off at two of it.
     """
 
     features: Sequence[int]

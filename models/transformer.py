@@ -159,10 +159,10 @@ class Transformer(nn.Module):
     def _embed(self, tokens_BxL: Array, where: Tokens) -> Array:
         config = self.config
 
-        # Rows of length about 1 serve the tied output; the input is scaled back to entries of about 1
-        # (Vaswani et al. 2017, section 3.4), the size of what positional schemes add.
+        # Small rows let a tied output start near uniform; scaled by √D (Vaswani et al. 2017, section 3.4), tokens
+        # reach the size of what positional schemes add.
         def table(name: str) -> Array:
-            rows = nn.initializers.normal(1 / math.sqrt(config.width))
+            rows = nn.initializers.normal(0.02)
             return parameter(self, name, rows, ("vocabulary", "embed"), (config.vocabulary, config.width))
 
         embedding_VxD = table("embedding")

@@ -65,6 +65,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self):
+        require(0 <= self.seed < 2**32, "seed", self.seed, "at least 0 and below 4294967296")
         self.schedule.build(self.optimizer.learning_rate, self.train.steps)  # refuses what does not fit
         self.filled_model(vocabulary_size=1).require_length("train.length", self.train.length)
 

@@ -63,10 +63,30 @@ def from_config_dict(cls: type[T], config: Any, path: str = "config") -> T:
         if name not in types_:
             raise InvalidInput(f"{path}.{name} is unknown; {path} has the fields " + ", ".join(types_))
     closed = {name: _close(values[name], types_[name], f"{path}.{name}") for name in types_ if name in values}
+    for field in dataclasses.fields(cls):
+        if field.name not in closed and not _has_default(field):
+            raise InvalidInput(f"{path}.{field.name} is missing; it has no default")
     try:
         return cls(**closed)
     except InvalidInput as error:
         raise InvalidInput(f"{path}.{error}") from None
+
+
+def default_config_dict(cls: type) -> ml_collections.ConfigDict:
+    """What `to_config_dict` opens for a class by its defaults; fields without a default are left out."""
+    opened = ml_collections.ConfigDict(convert_dict=False)
+    if _is_alternative(cls):
+        opened["name"] = cls.name  # type: ignore[attr-defined]
+    types_ = field_types(cls)
+    for field in dataclasses.fields(cls):
+        if _has_default(field):
+            made = field.default_factory is not dataclasses.MISSING
+            opened[field.name] = _open(field.default_factory() if made else field.default, types_[field.name])
+    return opened
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _is_alternative(cls: type) -> bool:
@@ -111,7 +131,8 @@ def _close(value: Any, annotation: Any, path: str) -> Any:
         return tuple(_close(item, element, f"{path}[{i}]") for i, item in enumerate(value))
     if dataclasses.is_dataclass(annotation) or _is_alternative(annotation):
         if not hasattr(value, "items"):
-            raise invalid(path, value, "a dictionary of fields")
+            names = f"; {path}.name may be {', '.join(annotation.registry)}" if _is_alternative(annotation) else ""
+            raise invalid(path, value, f"a dictionary of fields{names}")
         return from_config_dict(annotation, value, path)
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

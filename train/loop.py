@@ -1,6 +1,7 @@
 """Training, from a configuration to a run folder: one linear trainer with visible sections."""
 
 import dataclasses
+import json
 import math
 import signal
 import time
@@ -15,8 +16,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from models.accounting import parameter_count, training_flops_per_token
+from models.errors import InvalidInput, require
 from train.batches import Batches
-from train.checkpoints import Checkpoints
+from train.checkpoints import Checkpoints, saved_steps
 from train.config import RunConfig, run_id
 from train.configuration import to_plain
 from train.data import Prepared, prepare
@@ -27,9 +29,10 @@ from train.provenance import provenance, write_json_atomic
 from train.sharding import build_mesh, process_rows, put_batch, require_batch
 from train.step import Trainer, TrainState
 
-# So many steps in a row without a finite loss, and the run goes back to its last checkpoint.
+# So many steps in a row that are not finite, and the run goes back to its last checkpoint.
 SKIPPED_STEPS = 3
 FINISHED = "finished.json"
+PROVENANCE = "provenance.json"
 
 
 class Interrupted(Exception):
@@ -62,14 +65,14 @@ def train(config: RunConfig, folder: Path) -> None:
 def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
     # What is trained, and on what.
     mesh = build_mesh(config.sharding.mesh)
-    require_batch(mesh, config.train.batch_size // config.train.accumulation, config.sharding.rules)
+    _require_divisible(config, mesh)
     prepared = prepare(config.data, config.tokenizer)
     model = config.filled_model(prepared.tokenizer.vocabulary_size)
     trainer = Trainer(config, model, mesh)
     parameters = parameter_count(trainer.abstract.parameters)
-    writes = jax.process_index() == 0
-    if writes:
-        _describe(config, folder, prepared, parameters)
+    batches = _batches(config, prepared.train, mesh)
+    held_out = _held_out_batches(config, prepared, mesh)
+    _require_same_text(folder, prepared)
 
     # Fresh, or from the newest undamaged checkpoint.
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint.keep)
@@ -78,8 +81,9 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
         state = trainer.initial() if restored is None else _resumed(trainer, restored)
         first = int(state.step)
         seconds_before = 0.0 if restored is None else restored.metadata["seconds"]
-        batches = _batches(config, prepared.train, mesh)
-        held_out = _held_out_batches(config, prepared, mesh)
+        writes = jax.process_index() == 0
+        if writes:
+            _describe(config, folder, prepared, parameters)
 
         def save(state: TrainState, step: int) -> None:
             metadata = {
@@ -118,10 +122,10 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
                     failed = _report(config, pending, writer, progress, meter, seconds_before) or failed
                     pending = None
                 if failed:
-                    checkpoints.wait()
                     state = _roll_back(trainer, checkpoints, step, rolled_back)
                     rolled_back, step, pending = True, int(state.step), None
-                    progress.note(f"the loss was not finite {SKIPPED_STEPS} times in a row: back to step {step}")
+                    writer.rewind(step)
+                    progress.note(f"{SKIPPED_STEPS} steps in a row were not finite: back to step {step}")
                     stream.close()
                     stream = batches.iterate(step)
                     continue
@@ -143,18 +147,55 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
             write_json_atomic(folder / FINISHED, {"step": step, "seconds": seconds, "parameters": parameters})
 
 
+def _require_divisible(config: RunConfig, mesh: Mesh) -> None:
+    """Raises InvalidInput where a batch, or a part of it, cannot be split over the devices."""
+    rules, parts = config.sharding.rules, config.train.accumulation
+    require_batch(mesh, config.train.batch_size, rules)
+    shards = math.prod(mesh.shape[axis] for axis in rules.batch)
+    require(
+        config.train.batch_size // parts % shards == 0,
+        "train.accumulation",
+        parts,
+        f"such that a part of train.batch_size = {config.train.batch_size} is a multiple of the {shards} devices "
+        "a batch is split over",
+    )
+
+
+def _require_same_text(folder: Path, prepared: Prepared) -> None:
+    """Raises InvalidInput where a run would go on with another text or tokenizer than it began with."""
+    if not saved_steps(folder / "checkpoints"):
+        return
+    try:
+        began = json.loads((folder / PROVENANCE).read_text())
+    except (OSError, ValueError):
+        raise InvalidInput(f"{folder} cannot go on: its {PROVENANCE} is missing or damaged") from None
+    names = {"tokenizer_hash": "tokenizer", "data_hash": "training text", "held_out_hash": "held-out text"}
+    for key, now in _hashes(prepared).items():
+        if began.get(key) != now:
+            raise InvalidInput(
+                f"{folder} cannot go on: it began with another {names[key]} than the configuration gives now; "
+                "put the text back, or remove the folder to start anew"
+            )
+
+
+def _hashes(prepared: Prepared) -> dict[str, str]:
+    return {
+        "tokenizer_hash": prepared.tokenizer.hash,
+        "data_hash": prepared.train.hash,
+        "held_out_hash": prepared.held_out.hash,
+    }
+
+
 def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int) -> None:
-    """Writes what the run is before it starts. A tokenizer in the folder that is not this run's own is refused."""
+    """Writes what the run is before it starts."""
     write_json_atomic(folder / "config.json", to_plain(config, RunConfig))
     facts = provenance() | {
         "run_id": run_id(config),
-        "data_hash": prepared.train.hash,
-        "held_out_hash": prepared.held_out.hash,
-        "tokenizer_hash": prepared.tokenizer.hash,
+        **_hashes(prepared),
         "tokenizer_report": dataclasses.asdict(prepared.tokenizer_report),
         "parameters": parameters,
     }
-    write_json_atomic(folder / "provenance.json", facts)
+    write_json_atomic(folder / PROVENANCE, facts)
     prepared.tokenizer.save(folder / "tokenizer")
 
 
@@ -178,7 +219,7 @@ def _roll_back(trainer: Trainer, checkpoints: Checkpoints, step: int, rolled_bac
     if rolled_back:
         saved = "nothing was saved" if restored is None else f"step {restored.step} is saved"
         raise Diverged(
-            f"the loss is not finite at step {step}, again after going back; {saved}; "
+            f"loss, gradient or update is not finite at step {step}, again after going back; {saved}; "
             "a lower optimizer.learning_rate or a longer schedule.warmup may help"
         )
     return trainer.initial() if restored is None else _resumed(trainer, restored)
@@ -201,7 +242,10 @@ def _batches(config: RunConfig, store: Any, mesh: Mesh) -> Batches:
 
 def _held_out_batches(config: RunConfig, prepared: Prepared, mesh: Mesh) -> list[dict[str, jax.Array]]:
     """The same few batches of held-out text for every look, kept on the devices."""
-    batches = _batches(dataclasses.replace(config, seed=0), prepared.held_out, mesh)
+    try:
+        batches = _batches(dataclasses.replace(config, seed=0), prepared.held_out, mesh)
+    except InvalidInput as error:
+        raise InvalidInput(f"the held-out text does not fit: {error}") from None
     return [put_batch(mesh, batches[k], config.sharding.rules) for k in range(config.train.evaluation_batches)]
 
 
@@ -220,7 +264,7 @@ def _report(config: RunConfig, pending, writer, progress, meter: "_Meter", secon
     values |= meter.rates()
     progress.update(step, values)
     if skipped:
-        progress.note(f"step {step} skipped: its loss or gradient is not finite")
+        progress.note(f"step {step} skipped: its loss, gradient or update is not finite")
     if due or skipped:
         tokens = step * meter.tokens_per_step
         seconds = seconds_before + meter.seconds()
@@ -312,4 +356,4 @@ class _Silent:
     def write(self, *arguments: Any) -> None:
         pass
 
-    update = note = write
+    update = note = rewind = write

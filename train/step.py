@@ -25,7 +25,7 @@ Batch = dict[str, Array]
 @flax.struct.dataclass
 class TrainState:
     """step: int32, steps taken. parameters: nested dict. optimizer: optax state. skipped: int32, how many of the last
-    steps in a row were not finite and changed nothing."""
+    steps in a row had a loss, gradient or update that was not finite, and so changed nothing."""
 
     step: Array
     parameters: Any
@@ -132,8 +132,9 @@ class Trainer:
             with nn.logical_axis_rules(rules.pairs()):
                 gradient, (total, nats), weight = gradients(config, model, state.parameters, batch, key, devices)
             norm = optax.global_norm(gradient)
-            finite = jnp.isfinite(total) & jnp.isfinite(norm)
             updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+            # A finite gradient can still give an update that overflows: the learning rate may be absurd.
+            finite = jnp.isfinite(total) & jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(updates))
             parameters = optax.apply_updates(state.parameters, updates)
             parameters, moments = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old),

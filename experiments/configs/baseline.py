@@ -31,13 +31,14 @@ def get_config():
     # The text, and the tokenizer that is trained on its training split.
     config.tokenizer.vocabulary_size = 2048
 
-    # 32 rows of 128 tokens a step.
+    # 8 rows of 128 tokens a step; 1400 steps are one pass over the training plays.
     config.train.length = 128
-    config.train.batch_size = 32
-    config.train.steps = 400
+    config.train.batch_size = 8
+    config.train.steps = 1400
+    config.train.evaluate_every = 200
     config.optimizer.learning_rate = 3e-3
-    config.schedule.warmup = 40
-    config.checkpoint.every = 100
+    config.schedule.warmup = 50
+    config.checkpoint.every = 200
 
     # Held-out text, read in windows up to sixteen times the training length; the checkpoint again under scalings.
     config.evaluation.lengths = (128, 256, 512, 1024, 2048)

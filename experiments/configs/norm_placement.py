@@ -23,7 +23,7 @@ def get_config():
         "The same decoder with norms before or after each sublayer, at two depths and two learning rates: "
         "which trains, and does it matter for reach?"
     )
-    config.train.steps = 250
+    config.train.steps = 800
     config.evaluation.lengths = (128, 512)
     config.evaluation.scalings = ()
     return config

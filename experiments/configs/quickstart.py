@@ -27,12 +27,12 @@ def get_config():
     config.model.rematerialize = "dots"  # on CPU, computing activations again is faster than storing them
     config.tokenizer.vocabulary_size = 2048
     config.train.length = 128
-    config.train.batch_size = 32
-    config.train.steps = 400
-    config.train.evaluate_every = 100
+    config.train.batch_size = 8
+    config.train.steps = 1400  # one pass over the training plays
+    config.train.evaluate_every = 200
     config.optimizer.learning_rate = 3e-3
-    config.schedule.warmup = 40
-    config.checkpoint.every = 100
+    config.schedule.warmup = 50
+    config.checkpoint.every = 200
     config.evaluation.lengths = (128, 256, 512, 1024, 2048)
     config.evaluation.scalings = ("linear", "ntk", "dynamic_ntk", "yarn")
     return config

@@ -19,7 +19,7 @@ def get_config():
         "The same decoder under byte-level BPE vocabularies of different sizes, compared in bits per byte, in windows of "
         "equal tokens and in windows of equal bytes."
     )
-    config.train.steps = 300
+    config.train.steps = 1000
     config.evaluation.lengths = (128, 256, 512)
     # What 128 tokens of the smallest vocabulary hold, about: every model reads this much within its training length.
     config.evaluation.context_bytes = (128, 240)

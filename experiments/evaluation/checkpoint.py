@@ -22,8 +22,12 @@ from train.checkpoints import restore_parameters
 from train.config import RunConfig, fill_lengths
 from train.configuration import to_plain
 from train.data import prepare
+from train.loop import PROVENANCE
 from train.provenance import hash_of, write_json_atomic
+from train.sharding import path_name
 from train.tokenizers import load_tokenizer
+
+LONGEST_NAME = 100
 
 
 class Checkpoint(NamedTuple):
@@ -40,15 +44,32 @@ def open_checkpoint(folder: Path, config: RunConfig, step: int | None = None) ->
     """Restores the parameters of `step` (None: the newest). Raises InvalidInput where there is no undamaged
     checkpoint, where it was trained with another tokenizer than the folder's, or does not fit the configured model."""
     tokenizer = load_tokenizer(folder / "tokenizer")
+    # The run's own word first: another tokenizer's size would be called a model that does not fit.
+    _require_tokenizer(folder, tokenizer.hash, _provenance(folder).get("tokenizer_hash", tokenizer.hash))
     model = config.filled_model(tokenizer.vocabulary_size)
-    abstract = nn.meta.unbox(jax.eval_shape(lambda: init_parameters(model, 0)))
-    step, parameters, metadata = restore_parameters(folder / "checkpoints", step, abstract)
-    if metadata["tokenizer"] != tokenizer.hash:
-        raise InvalidInput(
-            f"{folder / 'tokenizer'} is not the tokenizer of this checkpoint: its hash is {tokenizer.hash[:12]}, "
-            f"the checkpoint was trained with {metadata['tokenizer'][:12]}"
-        )
+    step, parameters, metadata = restore_parameters(folder / "checkpoints", step, _abstract(model))
+    _require_tokenizer(folder, tokenizer.hash, metadata["tokenizer"])
     return Checkpoint(folder, config, model, parameters, step)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / PROVENANCE).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _require_tokenizer(folder: Path, present: str, trained_with: str) -> None:
+    if present != trained_with:
+        raise InvalidInput(
+            f"{folder / 'tokenizer'} is not the tokenizer of this checkpoint: its hash is {present[:12]}, "
+            f"the checkpoint was trained with {trained_with[:12]}"
+        )
+
+
+def _abstract(model: ModelConfig) -> Any:
+    """The model's parameters as shapes and dtypes."""
+    return nn.meta.unbox(jax.eval_shape(lambda: init_parameters(model, 0)))
 
 
 class Series(NamedTuple):
@@ -68,11 +89,25 @@ def series_of(model: ModelConfig, label: str, trained: int, evaluation: Evaluati
 
 
 def overridden(checkpoint: Checkpoint, label: str, changed: ModelConfig, override: dict[str, Any]) -> Series:
-    """The checkpoint under a model that differs from the trained one by `override`."""
+    """The checkpoint under a model that differs from the trained one by `override`.
+
+    Raises InvalidInput where that model asks for parameters that the checkpoint does not hold.
+    """
     model = fill_lengths(changed, checkpoint.config.train.length).replace(
         vocabulary_size=checkpoint.model.vocabulary_size
     )
+    held, asked = _shapes(checkpoint.parameters), _shapes(_abstract(model))
+    for name, shape in asked.items():
+        if held.get(name) != shape:
+            raise InvalidInput(
+                f"{checkpoint.folder} cannot be read under the changed config.model: that asks for {name} of shape "
+                f"{shape}, the checkpoint holds {held.get(name, 'none')}"
+            )
     return Series(label, override, lambda length: model)
+
+
+def _shapes(parameters: Any) -> dict[str, tuple[int, ...]]:
+    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)}
 
 
 def _plain_rope(scheme: Any) -> bool:
@@ -98,8 +133,11 @@ def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
 
 
 def evaluation_file(folder: Path, label: str) -> Path:
-    """Where the results of a series lie."""
-    return folder / "evaluation" / (re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") + ".json")
+    """Where the results of a series lie. A label that makes no file name, or too long a one, is told by its hash."""
+    name = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+    if not 0 < len(name) <= LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}-{hash_of(label)}".lstrip("-")
+    return folder / "evaluation" / f"{name}.json"
 
 
 def evaluate_checkpoint(

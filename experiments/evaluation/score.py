@@ -54,8 +54,7 @@ def score_windows(
 def _alike(windows: Sequence[Window], length: int):
     """Windows that one compiled program serves: (whether all are full, how many last targets it scores, indices)."""
     groups: dict[tuple[bool, int], list[int]] = {}
-    stride = min((w.stop - w.scored for w in windows if w.scored > w.start), default=length)
-    stride = max([stride] + [w.stop - w.scored for w in windows if w.scored > w.start])
+    stride = max((w.stop - w.scored for w in windows if w.scored > w.start), default=length)
     for index, window in enumerate(windows):
         key = (window.stop - window.start == length, stride if window.scored > window.start else length)
         groups.setdefault(key, []).append(index)

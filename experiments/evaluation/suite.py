@@ -70,8 +70,14 @@ def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: Eval
         "rows": rows,
         "equal_bytes": equal_bytes,
         "by_position": position_table,
-        "context_gain": context_gain(model_at, parameters, text, config),
+        "context_gain": context_gain(model_at, parameters, text, _longest(rows, text), config),
     }
+
+
+def _longest(rows: Sequence[dict[str, Any]], text: Text) -> int:
+    """The longest window that could be measured and that a document holds; 0 without one."""
+    held = max(len(ids) - 1 for ids in text.tokens)
+    return max((row["length"] for row in rows if row["status"] == "ok" and row["length"] <= held), default=0)
 
 
 def _targets(text: Text) -> int:
@@ -96,17 +102,18 @@ def _row(
     return row | {"seconds": time.monotonic() - started}, scored
 
 
-def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: EvaluationConfig) -> dict[str, Any] | None:
-    """Loss on the same final tokens as the context before and under them grows to the longest defined length."""
-    longest = 0
-    for length in sorted(config.lengths):
-        if _defined(model_at, length):
-            longest = length
+def context_gain(
+    model_at: ModelAt, parameters: Any, text: Text, longest: int, config: EvaluationConfig
+) -> dict[str, Any] | None:
+    """Loss on the same final tokens as the context before and under them grows by doubling up to `longest` tokens.
+
+    A context under which the loss is not finite has no point. None where `longest` is shorter than the final tokens.
+    """
+    if longest < config.final_tokens:
+        return None
     contexts = [longest]
     while contexts[-1] // 2 >= config.final_tokens:
         contexts.append(contexts[-1] // 2)
-    if longest < config.final_tokens or all(len(ids) - 1 < longest for ids in text.tokens):
-        return None
     groups: dict[int, list[Window]] = {context: [] for context in contexts}
     for document, ids in enumerate(text.tokens):
         for context, more in final_windows(document, len(ids) - 1, tuple(contexts), config.final_tokens).items():
@@ -115,6 +122,8 @@ def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: Evaluat
     for context in sorted(groups):
         windows = groups[context]
         nats = score_windows(model_at(context), parameters, text.tokens, windows, context, config.batch_tokens)
+        if not all(np.isfinite(window).all() for window in nats):
+            continue
         lengths = [text.byte_lengths[w.document][w.scored : w.stop] for w in windows]
         by_document: dict[int, list[int]] = {}
         for index, window in enumerate(windows):
@@ -131,14 +140,6 @@ def context_gain(model_at: ModelAt, parameters: Any, text: Text, config: Evaluat
             }
         )
     return {"final_tokens": config.final_tokens, "points": points}
-
-
-def _defined(model_at: ModelAt, length: int) -> bool:
-    try:
-        model_at(length).require_length("length", length)
-    except InvalidInput:
-        return False
-    return True
 
 
 def _score_documents(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from experiments.report.equal_context import BYTES, TOKENS, Footing, footings
 from experiments.report.extrapolation import Shift, reference_lengths, shift_of
 from experiments.report.series import Series, length_curve, protocols, train_lengths
 from experiments.report.study import STATUSES, Study
@@ -13,10 +14,14 @@ NAMED = 8
 
 
 def answer(study: Study, series: Sequence[Series]) -> list[str]:
-    """Sentences: the comparison, the best, what overrides repair, what sliding windows change, what is not shown."""
+    """Sentences: the comparison, the best, what overrides repair, what sliding windows change, what is not shown.
+
+    Where windows of equal bytes were measured, one sentence sets their best beside that at equal tokens.
+    """
     reference = reference_lengths(study, series)
+    equal = _equal_context(study, series)
     if reference is None:
-        return _nothing(study)
+        return equal or _nothing(study)
     start, end = reference
     name = next(name for name in protocols(series) if any(length_curve(one, name) for one in series))
     if start == end:
@@ -27,7 +32,7 @@ def answer(study: Study, series: Sequence[Series]) -> list[str]:
         sentences += _best(series, name, end)
         sentences += _repairs(shifts)
         sentences += _sliding(series, name, start, end)
-    return sentences + _not_shown(study, series, name, end)
+    return sentences + equal + _not_shown(study, series, name, end)
 
 
 def _nothing(study: Study) -> list[str]:
@@ -183,6 +188,30 @@ def _sliding(series: Sequence[Series], name: str, start: float, end: float) -> l
             end_of_phrase = f"turns into a loss of {bits(-left)}"
         phrases.append(f"the gain of {plain.series.label}, {bits(gain)} in non-overlapping windows, {end_of_phrase}")
     return [f"Under sliding windows, where few tokens start cold, {listing(phrases)}."]
+
+
+def _equal_context(study: Study, series: Sequence[Series]) -> list[str]:
+    """Which series is best in windows of as many tokens, and which in windows of as many bytes of text."""
+    winners: dict[str, dict[str, list[str]]] = {TOKENS: {}, BYTES: {}}
+    for footing in footings(study, series):
+        best = _winner(footing)
+        if best is not None:
+            place = f"{bits(footing.marks[best].y)} at {count(footing.size)} {footing.unit}"
+            winners[footing.unit].setdefault(best, []).append(place)
+    if not winners[BYTES]:
+        return []
+    tokens, by_bytes = ([f"{label} ({listing(places)})" for label, places in winners[u].items()] for u in winners)
+    place = "in windows that hold equally many bytes of text"
+    if not tokens:
+        return [f"I{place[1:]} the best is {listing(by_bytes)}."]
+    word = "again " if winners[TOKENS].keys() == winners[BYTES].keys() else ""
+    return [f"In windows of equally many tokens the best is {listing(tokens)}, {place} {word}{listing(by_bytes)}."]
+
+
+def _winner(footing: Footing) -> str | None:
+    """The label of the series with the fewest bits per byte, where two or more can be compared."""
+    known = [(mark.y, label) for label, mark in footing.marks.items() if math.isfinite(mark.y)]
+    return min(known, key=lambda pair: pair[0])[1] if len(known) > 1 else None
 
 
 def _not_shown(study: Study, series: Sequence[Series], name: str, end: float) -> list[str]:

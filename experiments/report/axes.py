@@ -23,7 +23,10 @@ STRIP_LINES = 6
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the report: its drawing (None where there is nothing to draw), its words, its data as CSV rows."""
+    """One figure of the report: its drawing (None where there is nothing to draw), its words, its data as CSV rows.
+
+    An optional figure without rows is left out: it is about something that only some studies measure.
+    """
 
     name: str
     title: str
@@ -32,6 +35,7 @@ class Figure:
     svg: str | None
     header: tuple[str, ...]
     rows: tuple[tuple, ...]
+    optional: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.report.answer import answer
 from experiments.report.context import context_figure, position_figure
+from experiments.report.equal_context import byte_notes, equal_context_figure
 from experiments.report.extrapolation import change_figure, length_figure
 from experiments.report.page import render
 from experiments.report.series import collect_series, point_notes, row_notes
@@ -16,7 +17,14 @@ from experiments.report.study import read_study
 from experiments.report.tables import provenance_tables, results_csv, results_table, tokenizer_table
 from experiments.report.training import training_figure
 
-FIGURES = (length_figure, change_figure, position_figure, context_figure, training_figure)
+FIGURES = (
+    length_figure,
+    change_figure,
+    equal_context_figure,
+    position_figure,
+    context_figure,
+    training_figure,
+)
 
 
 def write_report(study: Path) -> Path:
@@ -27,11 +35,12 @@ def write_report(study: Path) -> Path:
     """
     content = read_study(Path(study))
     series = collect_series(content)
-    figures = [draw(content, series) for draw in FIGURES]
+    drawn = [draw(content, series) for draw in FIGURES]
+    figures = [figure for figure in drawn if figure.rows or not figure.optional]
     page = render(
         content,
         answer(content, series),
-        [*point_notes(content), *row_notes(series)],
+        [*point_notes(content), *row_notes(series), *byte_notes(series)],
         figures,
         results_table(series),
         tokenizer_table(content),
@@ -39,8 +48,11 @@ def write_report(study: Path) -> Path:
     )
     folder = Path(study) / "report"
     folder.mkdir(exist_ok=True)
-    for figure in figures:
-        write_whole(folder / f"{figure.name}.csv", to_csv(figure.header, figure.rows))
+    for figure in drawn:
+        if figure in figures:
+            write_whole(folder / f"{figure.name}.csv", to_csv(figure.header, figure.rows))
+        else:
+            (folder / f"{figure.name}.csv").unlink(missing_ok=True)
         if figure.svg is None:
             (folder / f"{figure.name}.svg").unlink(missing_ok=True)
         else:

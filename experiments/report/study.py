@@ -21,7 +21,10 @@ STATUSES = ("finished", "failed", "missing", "running")
 
 @dataclass(frozen=True)
 class Row:
-    """One scored length under one protocol; bits per byte, with a 95 % bootstrap interval over documents."""
+    """One scored length under one protocol; bits per byte, with a 95 % bootstrap interval over documents.
+
+    `context_bytes`: the bytes of text for which `length` was chosen, None where the length itself was asked for.
+    """
 
     length: int
     protocol: str
@@ -36,6 +39,7 @@ class Row:
     tokens: int | None
     bytes: int | None
     seconds: float | None
+    context_bytes: int | None
 
     @property
     def usable(self) -> bool:
@@ -86,10 +90,16 @@ class Evaluation:
     parameters: int | None
     documents: int | None
     rows: tuple[Row, ...]
+    equal_bytes: tuple[Row, ...]
     position_length: int | None
     buckets: tuple[Bucket, ...]
     final_tokens: int | None
     contexts: tuple[ContextPoint, ...]
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """The rows by length, then those at equal bytes."""
+        return (*self.rows, *self.equal_bytes)
 
 
 @dataclass(frozen=True)
@@ -247,6 +257,7 @@ def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
 
 def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluation:
     by_position, context_gain = _mapping(content.get("by_position")), _mapping(content.get("context_gain"))
+    equal_bytes = [_row(row) for row in _mappings(content.get("equal_bytes"))]
     return Evaluation(
         series=clean(content.get("series") or stem),
         run_id=run_id,
@@ -257,6 +268,7 @@ def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluatio
         parameters=_integer(content.get("parameters")),
         documents=_integer(content.get("documents")),
         rows=tuple(_row(row) for row in _mappings(content.get("rows")) if _integer(row.get("length"))),
+        equal_bytes=tuple(row for row in equal_bytes if row.length and row.context_bytes),
         position_length=_integer(by_position.get("length")),
         buckets=tuple(_bucket(bucket) for bucket in _mappings(by_position.get("buckets"))),
         final_tokens=_integer(context_gain.get("final_tokens")),
@@ -280,6 +292,7 @@ def _row(content: Mapping[str, Any]) -> Row:
         tokens=_integer(content.get("tokens")),
         bytes=_integer(content.get("bytes")),
         seconds=number(content.get("seconds")),
+        context_bytes=_integer(content.get("context_bytes")),
     )
 
 

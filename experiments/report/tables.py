@@ -29,23 +29,30 @@ class Table:
 
 
 RESULT_COLUMNS = (
-    ("series", False), ("length", True), ("protocol", False), ("stride", True), ("bits per byte", True),
-    ("95 % interval", True), ("perplexity", True), ("nats per token", True), ("tokens scored", True),
-    ("bytes scored", True), ("parameters", True), ("train tokens", True), ("train time", True), ("seed", True),
-    ("status", False),
+    ("series", False), ("length", True), ("context", False), ("protocol", False), ("stride", True),
+    ("bits per byte", True), ("95 % interval", True), ("perplexity", True), ("nats per token", True),
+    ("tokens scored", True), ("bytes scored", True), ("parameters", True), ("train tokens", True),
+    ("train time", True), ("seed", True), ("status", False),
 )  # fmt: skip
+CONTEXT_COLUMN = 2
 
 
 def results_table(series: Sequence[Series]) -> Table:
-    """Every row of every evaluation, and one row for every point without any."""
+    """Every row of every evaluation, and one row for every point without any.
+
+    Where windows of equal bytes were measured too, a column tells what every row's windows were chosen to hold.
+    """
     rows = []
     for one in series:
         for member in one.members:
             if member.evaluation is None:
                 rows.append(_result(one, member, None))
             else:
-                rows += [_result(one, member, row) for row in member.evaluation.rows or (None,)]
-    return Table(RESULT_COLUMNS, tuple(rows))
+                rows += [_result(one, member, row) for row in member.evaluation.all_rows or (None,)]
+    if any(evaluation.equal_bytes for one in series for evaluation in one.evaluations):
+        return Table(RESULT_COLUMNS, tuple(rows))
+    columns = RESULT_COLUMNS[:CONTEXT_COLUMN] + RESULT_COLUMNS[CONTEXT_COLUMN + 1 :]
+    return Table(columns, tuple(row[:CONTEXT_COLUMN] + row[CONTEXT_COLUMN + 1 :] for row in rows))
 
 
 def _result(one: Series, member: Member, row: Row | None) -> tuple[Cell, ...]:
@@ -60,12 +67,13 @@ def _result(one: Series, member: Member, row: Row | None) -> tuple[Cell, ...]:
         return Cell(write(value), value)
 
     if row is None:
-        evaluated: tuple[Cell, ...] = (Cell(ABSENT),) * 9
+        evaluated: tuple[Cell, ...] = (Cell(ABSENT),) * 10
         status = Cell(point.status if point.status != "finished" else "not evaluated", hint=point.error or "")
     else:
         ok = row.status == "ok"
         evaluated = (
             cell(row.length, count),
+            Cell(_context(row, count), _context(row, str)),
             Cell(protocol(row.protocol), row.protocol),
             cell(row.stride, count),
             cell(row.bits_per_byte if ok else None, bits),
@@ -88,11 +96,20 @@ def _result(one: Series, member: Member, row: Row | None) -> tuple[Cell, ...]:
     )
 
 
+def _context(row: Row, write: Callable[[int], str]) -> str:
+    """ "128 tokens", or "256 bytes (96 tokens)" where the bytes were chosen and the tokens follow from them."""
+    tokens = f"{write(row.length)} tokens"
+    return tokens if row.context_bytes is None else f"{write(row.context_bytes)} bytes ({tokens})"
+
+
 def results_csv(series: Sequence[Series]) -> tuple[tuple[str, ...], tuple[tuple, ...]]:
-    """Header and rows of the whole table at full precision, the interval as two columns, with the run and its step."""
+    """Header and rows of the whole table at full precision, the interval as two columns, with the run and its step.
+
+    `context_bytes` is empty except where the length was chosen to hold so many bytes of text.
+    """
     header = (
-        "series", "run_id", "step", "seed", "length", "protocol", "stride", "status", "reason", "bits_per_byte",
-        "low", "high", "perplexity", "nats_per_token", "tokens", "bytes", "seconds", "parameters",
+        "series", "run_id", "step", "seed", "length", "context_bytes", "protocol", "stride", "status", "reason",
+        "bits_per_byte", "low", "high", "perplexity", "nats_per_token", "tokens", "bytes", "seconds", "parameters",
         "train_tokens", "train_seconds",
     )  # fmt: skip
     rows: list[tuple] = []
@@ -100,15 +117,15 @@ def results_csv(series: Sequence[Series]) -> tuple[tuple[str, ...], tuple[tuple,
         for point, evaluation in ((member.point, member.evaluation) for member in one.members):
             cost = (train_tokens(point), number(point.run.provenance.get("train_seconds")))
             parameters = evaluation.parameters if evaluation else number(point.run.provenance.get("parameters"))
-            if evaluation is None or not evaluation.rows:
-                known = (one.label, point.run.run_id, None, point.seed, None, None, None, point.status, point.error)
+            if evaluation is None or not evaluation.all_rows:
+                known = (one.label, point.run.run_id, None, point.seed, *(None,) * 4, point.status, point.error)
                 rows.append((*known, *(None,) * 8, parameters, *cost))
                 continue
             run = (one.label, evaluation.run_id, evaluation.step, evaluation.seed)
-            for row in evaluation.rows:
+            for row in evaluation.all_rows:
                 scores = (row.bits_per_byte, row.low, row.high, row.perplexity, row.nats_per_token)
                 measured = (row.tokens, row.bytes, row.seconds, parameters)
-                place = (row.length, row.protocol, row.stride, row.status, row.reason)
+                place = (row.length, row.context_bytes, row.protocol, row.stride, row.status, row.reason)
                 rows.append((*run, *place, *scores, *measured, *cost))
     return header, tuple(rows)
 

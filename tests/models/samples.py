@@ -56,12 +56,18 @@ def relative_error(got, wanted) -> float:
 
 
 @functools.cache
-def parameters_of(config: ModelConfig, seed: int = 0) -> dict:
-    """Plain parameters; what starts at a constant (norms) or near zero (biases) is moved away from it."""
-    scanned = nn.meta.unbox(init_parameters(config.replace(layer_loop="scan", rematerialize="none"), seed))
-    rng = np.random.default_rng(seed)
-    moved = jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype), scanned)
-    return moved if config.layer_loop == "scan" else unroll_parameters(config, moved)
+def parameters_of(config: ModelConfig) -> dict:
+    """Random parameters, larger than fresh ones, so that everything matters; equal for both layer loops."""
+    scanned = config.replace(layer_loop="scan", rematerialize="none")
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: init_parameters(scanned, 0)))
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        center = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(center + 0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    parameters = jax.tree_util.tree_map_with_path(fill, shapes)
+    return parameters if config.layer_loop == "scan" else unroll_parameters(config, parameters)
 
 
 def tokens_at(position, document=None) -> Tokens:
@@ -78,21 +84,23 @@ def text(rows: int, length: int = LENGTH, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, (rows, length)), jnp.int32)
 
 
-@functools.partial(compiled, static_argnums=0)
-def full_logits(config: ModelConfig, parameters: dict, tokens_BxL: jax.Array, where: Tokens) -> jax.Array:
+def apply(config: ModelConfig, parameters: dict, tokens_BxL: jax.Array, where: Tokens) -> jax.Array:
     """Logits [B, L, V] without a cache."""
     hidden, _ = Transformer(config).apply({"params": parameters}, tokens_BxL, where)
     return to_logits(config, parameters, hidden)
 
 
+full_logits = compiled(apply, static_argnums=0)
+
+
 @functools.partial(compiled, static_argnums=0)
 def logits_and_gradient(config: ModelConfig, parameters: dict, tokens_BxL, where, weight_BxLxV):
     """Logits [B, L, V], and the gradient of their weighted sum with respect to the parameters."""
-    logits, pull = jax.vjp(lambda p: full_logits(config, p, tokens_BxL, where), parameters)
+    logits, pull = jax.vjp(lambda p: apply(config, p, tokens_BxL, where), parameters)
     return logits, pull(weight_BxLxV)[0]
 
 
-@functools.partial(compiled, static_argnums=(0,))
+@functools.partial(compiled, static_argnums=0)
 def extend(config: ModelConfig, parameters: dict, cache: Cache, tokens_BxL, where: Tokens) -> tuple[jax.Array, Cache]:
     """Logits [B, L, V] of tokens that join those in the cache."""
     hidden, cache = Transformer(config).apply({"params": parameters}, tokens_BxL, where, cache)

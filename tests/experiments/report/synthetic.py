@@ -80,6 +80,36 @@ def evaluation(
     }
 
 
+def equal_bytes(values: dict[int, float], bytes_per_token: float) -> list[dict]:
+    """Rows of windows chosen by bytes of text (context → bits per byte), as an evaluation lists them."""
+    rows = []
+    for context, value in values.items():
+        length = max(1, round(context / bytes_per_token))
+        row = {"context_bytes": context, "length": length, "protocol": "non_overlapping", "stride": length}
+        row |= {"status": "ok", "reason": None, "nats_per_token": value * math.log(2) * bytes_per_token}
+        row |= {"perplexity": 2 ** (value * bytes_per_token), "bits_per_byte": value}
+        row |= {"low": value - 0.03, "high": value + 0.04}
+        rows.append(row | {"tokens": round(495_821 / bytes_per_token), "bytes": 495_821, "seconds": 1.5})
+    return rows
+
+
+def vocabularies(folder: Path, contexts=(128, 240), seeds=(0,)) -> Path:
+    """A study of vocabularies: the larger, the better at equal tokens; at equal bytes the middle one is best."""
+    points = []
+    for index, size in enumerate((512, 1024, 2048, 4096, 8192)):
+        for seed in seeds:
+            run_id, label, covered = f"{index}{seed}ab34cd56ef", f"vocabulary {size}", 1.9 + 0.35 * index
+            content = evaluation(label, run_id, 2.35 - 0.02 * index, 0.05, lengths=(128, 256, 512), seed=seed)
+            for row in content["rows"]:
+                row["tokens"] = round(row["bytes"] / covered)
+            level = 2.3 + 0.02 * abs(index - 2) + 0.005 * seed
+            content["equal_bytes"] = equal_bytes({c: level - 0.04 * math.log2(c / 128) for c in contexts}, covered)
+            write_run(folder, run_id, [content], seed=seed, vocabulary=size, level=level)
+            points.append({"label": label, "run_id": run_id, "overrides": {"tokenizer.vocabulary_size": size}})
+    fields = {"title": "How large a vocabulary?", "description": "The same decoder under five vocabularies."}
+    return write_study(folder, points, name="vocab_size", swept=["tokenizer.vocabulary_size"], **fields)
+
+
 def write_run(
     folder: Path, run_id: str, evaluations: list[dict], *, seed=0, vocabulary=2048, level=2.2, **provenance
 ) -> None:

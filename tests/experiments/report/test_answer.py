@@ -5,7 +5,7 @@ import json
 from experiments.report.answer import answer
 from experiments.report.series import collect_series
 from experiments.report.study import read_study
-from tests.experiments.report.synthetic import write_run, write_study
+from tests.experiments.report.synthetic import equal_bytes, write_run, write_study
 
 
 def rows(plain: dict, sliding: dict | None = None) -> list[dict]:
@@ -122,6 +122,29 @@ def test_what_is_missing_at_the_longest_length_is_told(tmp_path):
     text = sentences(tmp_path, {"rope": rows({128: 2.2, 512: 2.6}), "learned": learned})
     assert "learned is undefined beyond 128 tokens." in text
     assert "learned loses" not in text
+
+
+def equal_sentences(folder, series: dict) -> str:
+    """The answer for series (label → bits per byte at 128 tokens, at bytes → bits per byte)."""
+    for label, (value, by_bytes) in series.items():
+        content = {"series": label, "train_length": 128, "rows": rows({128: value, 512: value + 0.1} if value else {})}
+        write_run(folder, label, [content | {"equal_bytes": equal_bytes(by_bytes, 2.0)}])
+    study = read_study(write_study(folder, [{"label": label, "run_id": label} for label in series]))
+    return " ".join(answer(study, collect_series(study)))
+
+
+def test_the_best_at_equal_tokens_and_at_equal_bytes_are_told_in_one_sentence(tmp_path):
+    text = equal_sentences(tmp_path / "a", {"v512": (2.5, {128: 2.4, 240: 2.3}), "v2048": (2.3, {128: 2.45, 240: 2.2})})
+    assert (
+        "In windows of equally many tokens the best is v2048 (2.300 at 128 tokens), in windows that hold equally many "
+        "bytes of text v512 (2.400 at 128 bytes) and v2048 (2.200 at 240 bytes)." in text
+    )
+    text = equal_sentences(tmp_path / "b", {"v512": (2.5, {128: 2.4, 240: 2.3}), "v2048": (2.3, {128: 2.1, 240: 2.0})})
+    assert "bytes of text again v2048 (2.100 at 128 bytes and 2.000 at 240 bytes)." in text
+    text = equal_sentences(tmp_path / "c", {"v512": (None, {128: 2.4}), "v2048": (None, {128: 2.1})})
+    assert text == "In windows that hold equally many bytes of text the best is v2048 (2.100 at 128 bytes)."
+    for name, measured in (("d", {"v512": (2.5, {}), "v2048": (2.3, {})}), ("e", {"v512": (2.5, {128: 2.4})})):
+        assert "equally many" not in equal_sentences(tmp_path / name, measured)
 
 
 def test_nothing_finite(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from experiments.report import write_report
 from experiments.report.text import bits
 from models.errors import InvalidInput
-from tests.experiments.report.synthetic import evaluation, quickstart, write_run, write_study
+from tests.experiments.report.synthetic import equal_bytes, evaluation, quickstart, vocabularies, write_run, write_study
 
 VOID = {"meta", "br", "img", "input", "link", "hr", "wbr"}
 
@@ -280,6 +280,84 @@ def test_provenance_and_tokenizers_are_told_where_they_differ(tmp_path):
     assert page.text.count("0f3c1d9a7be2") == 1  # what all runs share is told once
 
 
+EQUAL = "bits_per_byte_at_equal_context"
+
+
+def test_equal_context_holds_the_numbers_of_the_evaluations_exactly(tmp_path):
+    page = page_of(vocabularies(tmp_path))
+    names = ("bits_per_byte", "low", "high", "tokens", "bytes")
+    wanted, table = {}, {}
+    for path in tmp_path.glob("runs/*/evaluation/*.json"):
+        content = json.loads(path.read_text())
+        for row in content["rows"]:
+            table[content["series"], row["length"], row["protocol"], ""] = row["bits_per_byte"]
+            if row["length"] == 128 and row["protocol"] == "non_overlapping":
+                wanted[content["series"], "tokens", 128, 128] = [row[name] for name in names]
+        for row in content["equal_bytes"]:
+            size, length = row["context_bytes"], row["length"]
+            table[content["series"], length, "non_overlapping", str(size)] = row["bits_per_byte"]
+            wanted[content["series"], "bytes", size, length] = [row[name] for name in names]
+    found = {
+        (row["series"], row["equal"], int(row["size"]), int(row["length"])): [float(row[name]) for name in names]
+        for row in rows_of(tmp_path / "report" / f"{EQUAL}.csv")
+    }
+    assert found == wanted and len(found) == 15
+    assert {
+        (row["series"], int(row["length"]), row["protocol"], row["context_bytes"]): float(row["bits_per_byte"])
+        for row in rows_of(tmp_path / "report" / "results.csv")
+    } == table
+    root = ElementTree.fromstring((tmp_path / "report" / f"{EQUAL}.svg").read_bytes())
+    words = ["".join(element.itertext()) for element in root.iter() if element.tag.endswith("}text")]
+    assert words.count("Equal tokens") == 1 and words.count("Equal bytes") == 2
+    for (_, unit, _, length), (value, _, _, tokens, size) in wanted.items():
+        other = f"{length} tokens" if unit == "bytes" else f"{128 * size / tokens:.0f} bytes"
+        assert bits(value) in words and other in words
+    cells = set(re.findall(r">([^<>]*)</td>", (tmp_path / "report" / "index.html").read_text(encoding="utf-8")))
+    assert {"128 tokens", "512 tokens", "128 bytes (67 tokens)", "240 bytes (73 tokens)"} <= cells
+    assert "Bits per byte at equal context" in page.text
+
+
+def test_without_equal_bytes_there_is_no_such_figure_nor_column(tmp_path):
+    page_of(vocabularies(tmp_path))
+    assert (tmp_path / "report" / f"{EQUAL}.svg").is_file()
+    for index, path in enumerate(sorted(tmp_path.glob("runs/*/evaluation/*.json"))):
+        content = json.loads(path.read_text())
+        if index % 2:
+            content["equal_bytes"] = []
+        else:
+            del content["equal_bytes"]
+        path.write_text(json.dumps(content))
+    page = page_of(tmp_path)
+    assert not list((tmp_path / "report").glob(f"{EQUAL}*"))
+    assert "equal context" not in page.text and "equally many" not in page.text and "context ↕" not in page.text
+    assert "(67 tokens)" not in page.text and "128 tokens</td>" not in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_equal_context_tells_what_it_lacks(tmp_path):
+    contents = [evaluation(label, label, 2.2, 0.1) for label in ("old", "short", "lost", "fine")]
+    for content in contents[1:]:
+        content["equal_bytes"] = equal_bytes({256: 2.1}, 2.0)
+    contents[1]["equal_bytes"][0] |= {"status": "undefined", "reason": "the table has 64 positions"}
+    contents[1]["equal_bytes"][0] |= dict.fromkeys(("bits_per_byte", "low", "high", "tokens", "bytes"))
+    contents[2]["equal_bytes"][0] |= {"bits_per_byte": float("inf"), "low": None, "high": None}
+    for content in contents:
+        write_run(tmp_path, content["run_id"], [content])
+    page = page_of(write_study(tmp_path, [{"label": c["series"], "run_id": c["run_id"]} for c in contents]))
+    assert "short: undefined in windows of 256 bytes (the table has 64 positions)" in page.text
+    assert "lost: not finite in windows of 256 bytes" in page.text
+    assert "Not measured at equal bytes: old" in page.text
+    svg = (tmp_path / "report" / f"{EQUAL}.svg").read_text(encoding="utf-8")
+    assert ">undefined</text>" in svg and ">∞</text>" in svg and ">–</text>" in svg
+
+
+def test_equal_context_averages_seeds(tmp_path):
+    page_of(vocabularies(tmp_path, contexts=(128,), seeds=(0, 2)))
+    svg = (tmp_path / "report" / f"{EQUAL}.svg").read_text(encoding="utf-8")
+    for value in (2.345, 2.325, 2.305):  # means of 2.34 and 2.35, of 2.32 and 2.33, of 2.30 and 2.31
+        assert f">{bits(value)}</text>" in svg
+    assert "Dots of several seeds are means" in svg
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -323,6 +401,7 @@ point = st.fixed_dictionaries(
         "status": st.sampled_from(["finished", "failed"]),
         "seed": st.integers(0, 1),
         "rows": st.lists(row, max_size=6),
+        "equal_bytes": st.lists(st.tuples(st.sampled_from([96, 256]), row), max_size=3),
         "buckets": st.lists(bucket, max_size=4),
         "contexts": st.lists(context, max_size=3),
         "losses": st.lists(values, max_size=5),
@@ -347,8 +426,11 @@ def test_any_study_gives_a_whole_page(tmp_path_factory, points, train_length):
             "rows": content["rows"],
             "by_position": {"length": 900, "buckets": content["buckets"]},
             "context_gain": {"final_tokens": 4, "points": content["contexts"]},
+            "equal_bytes": [{"context_bytes": size, **row} for size, row in content["equal_bytes"]],
         }
         (run / "evaluation" / "a.json").write_text(json.dumps(result))
         listed.append({"label": content["label"], "run_id": f"r{index}", "status": content["status"]})
     page_of(write_study(folder, listed, train_length=train_length))
-    assert len(rows_of(folder / "report" / "results.csv")) == sum(len(content["rows"]) or 1 for content in points)
+    assert len(rows_of(folder / "report" / "results.csv")) == sum(
+        len(content["rows"]) + len(content["equal_bytes"]) or 1 for content in points
+    )
