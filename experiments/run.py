@@ -1,10 +1,10 @@
 """`run CONFIG`: a configuration, or its whole sweep, trained, evaluated, reported. `train`, `sweep` are parts of it."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import jax
 
 from experiments.command_line import Parser, fail, run_command, use_compilation_cache
 from experiments.evaluation.checkpoint import all_measured
@@ -61,9 +61,16 @@ def _here(study: Study, point: Point, evaluates: bool) -> None:
 def _workers(study: Study, waiting: int) -> int:
     workers = study.config.launcher.workers
     if workers == 0:
-        on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or jax.default_backend() == "cpu"
-        workers = len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") and _on_cpu() else 1
     return max(1, min(workers, waiting))
+
+
+def _on_cpu() -> bool:
+    """Whether workers will compute on CPU. Asked of a short-lived process: this one must not take an accelerator."""
+    if os.environ.get("JAX_PLATFORMS"):
+        return os.environ["JAX_PLATFORMS"] == "cpu"
+    ask = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+    return subprocess.run(ask, capture_output=True, text=True).stdout.strip() == "cpu"
 
 
 def _done(study: Study, point: Point, evaluates: bool) -> bool:

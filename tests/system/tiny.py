@@ -1,4 +1,4 @@
-"""A study that trains in a second: a few kilobytes of text, bytes as tokens, two layers of width 16; and its commands."""
+"""A study that trains in a second: kilobytes of text, bytes as tokens, two layers of width 16; and its commands."""
 
 import contextlib
 import dataclasses
