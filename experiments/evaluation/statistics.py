@@ -46,10 +46,11 @@ def interval(nats_D: np.ndarray, bytes_D: np.ndarray, resamples: int) -> tuple[f
     return float(low), float(high)
 
 
-def log_buckets(length: int, per_octave: int = 2) -> list[tuple[int, int]]:
-    """Ranges [from, to) of positions that cover 0 … length-1, `per_octave` to a doubling."""
+def log_buckets(length: int, per_octave: int = 2, first: int = 16) -> list[tuple[int, int]]:
+    """Ranges [from, to) of positions that cover 0 … length-1: the `first` together (a position has one token a window,
+    too few to tell anything), then `per_octave` ranges to a doubling."""
     edges = {0, length}
-    edge = 1.0
+    edge = float(first)
     while edge < length:
         edges.add(int(edge))
         edge *= 2 ** (1 / per_octave)

@@ -11,12 +11,15 @@ import numpy as np
 from models.errors import require, require_choice
 from models.positions.scaling import NoScaling, Scaling
 from models.positions.scaling.rule import plain_frequencies
-from models.positions.scheme import Array, PositionScheme, Tile, dot_product
+from models.positions.scheme import Array, PositionScheme, Tile, Tokens, dot_product
 
 LAYOUTS = ("half_split", "interleaved")
 
 # Numbers in one intermediate of the scores at own lengths, in float32: 1 MiB, which stays in a CPU's cache.
 GROUP_SIZE = 2**18
+
+# Queries that are looked at together for whether they share a length.
+AT_ONE_LENGTH = 64
 
 
 def turn(x: Array, cosine: Array, sine: Array, layout: str) -> Array:
@@ -75,11 +78,29 @@ class Rotary(PositionScheme):
         return self._turn_by_position(x_BxLxHxK, position_BxL[:, :, None], frequencies)
 
     def score(self, parameters: dict[str, Array], tile: Tile) -> Array:
-        """Scores of a tile, float32 [B, H, Q, T]; queries within the original length take the plain, cheap way."""
+        """Scores of a tile, float32 [B, H, Q, T]; queries that share a length take the plain, cheap way."""
         if not self.scaling.depends_on_length:
             return dot_product(tile)
-        all_plain = jnp.max(tile.query.position) < self.scaling.plain_length()
-        return jax.lax.cond(all_plain, self._plain_scores, self._scores_at_own_length, tile)
+        queries = tile.query.position.shape[1]
+        if queries % AT_ONE_LENGTH or queries == AT_ONE_LENGTH:
+            return self._scores_of_some(tile)
+        # A few queries at a time, because a whole tile seldom shares one length.
+        parts = queries // AT_ONE_LENGTH
+
+        def some(part: Array) -> Array:
+            start = part * AT_ONE_LENGTH
+            q = jax.lax.dynamic_slice_in_dim(tile.q_BxHxQxK, start, AT_ONE_LENGTH, 2)
+            position = jax.lax.dynamic_slice_in_dim(tile.query.position, start, AT_ONE_LENGTH, 1)
+            document = jax.lax.dynamic_slice_in_dim(tile.query.document, start, AT_ONE_LENGTH, 1)
+            return self._scores_of_some(tile._replace(q_BxHxQxK=q, query=Tokens(position, document)))
+
+        scores_PxBxHxQxT = jax.lax.map(some, jnp.arange(parts))
+        return jnp.moveaxis(scores_PxBxHxQxT, 0, 2).reshape(*tile.q_BxHxQxK.shape[:3], -1)
+
+    def _scores_of_some(self, tile: Tile) -> Array:
+        length_BxQ = self.scaling.current_length(tile.query.position)
+        shared = jnp.all(length_BxQ == length_BxQ[:, :1])
+        return jax.lax.cond(shared, self._scores_at_one_length, self._scores_at_own_length, tile)
 
     def plain_logits(self) -> bool:
         return not self.scaling.depends_on_length
@@ -87,19 +108,21 @@ class Rotary(PositionScheme):
     def fields(self) -> dict[str, Any]:
         return {**super().fields(), "scaling": self.scaling.fields()}
 
-    def _turn_by_position(self, x: Array, position: Array, frequencies: np.ndarray) -> Array:
+    def _turn_by_position(self, x: Array, position: Array, frequencies: np.ndarray | Array) -> Array:
         angle = position[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
         amplitude = self.scaling.amplitude()
         return turn(x, amplitude * jnp.cos(angle), amplitude * jnp.sin(angle), self.layout)
 
-    def _plain_scores(self, tile: Tile) -> Array:
-        plain = plain_frequencies(self.base, tile.q_BxHxQxK.shape[-1])
-        q = self._turn_by_position(tile.q_BxHxQxK, tile.query.position[:, None], plain)
-        k = self._turn_by_position(tile.k_BxGxTxK, tile.key.position[:, None], plain)
+    def _scores_at_one_length(self, tile: Tile) -> Array:
+        """Scores where all queries of a row share one length: of queries and keys rotated at its frequencies."""
+        length_B = self.scaling.current_length(tile.query.position[:, 0])
+        frequency_BxP = self.scaling.frequencies_at(self.base, tile.q_BxHxQxK.shape[-1], length_B)
+        q = self._turn_by_position(tile.q_BxHxQxK, tile.query.position[:, None], frequency_BxP[:, None, None])
+        k = self._turn_by_position(tile.k_BxGxTxK, tile.key.position[:, None], frequency_BxP[:, None, None])
         return dot_product(tile._replace(q_BxHxQxK=q, k_BxGxTxK=k))
 
     def _scores_at_own_length(self, tile: Tile) -> Array:
-        """`Σ_i Re(q_i k_i* e^{iθ_i(l)·distance})` with the frequencies of each query's length, l = its position + 1.
+        """`Σ_i Re(q_i k_i* e^{iθ_i(l)·distance})` with the frequencies of each query's own length l.
 
         Each query turns all keys by their distance from it, which has no form of a product of two rotated matrices. So
         queries go in groups that keep Q × T × K numbers from existing at once, and again so in the backward pass.
@@ -118,7 +141,7 @@ class Rotary(PositionScheme):
 
         def one_query(query: tuple[Array, Array]) -> Array:
             q_NxBxRxK, position_B = query
-            frequency_BxP = self.scaling.frequencies_at(self.base, size, position_B + 1)
+            frequency_BxP = self.scaling.frequencies_at(self.base, size, self.scaling.current_length(position_B))
             offset_BxT = (tile.key.position - position_B[:, None]).astype(jnp.float32)
             angle_BxTxP = offset_BxT[:, :, None] * frequency_BxP[:, None, :]
             cosine_BxTxP, sine_BxTxP = amplitude * jnp.cos(angle_BxTxP), amplitude * jnp.sin(angle_BxTxP)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.errors import require
 from models.positions.scaling.rule import (
     Scaling,
     known_length,
@@ -46,23 +47,34 @@ class NTKAware(Scaling):
 class DynamicNTK(Scaling):
     """NTK-aware at the factor which the current length l asks for: `f·l/L - (f-1)`, with l at least the original L.
 
-    Every query is rotated at the length it has itself, `l = max(query position + 1, L)`, and so are the keys it looks
-    at. That is what generation computes from a cache of unrotated keys, one token at a time. So a logit does not depend
-    on how many tokens follow it, and decoding equals prefilling at any depth. (With one length for a whole window, as
-    a single pass over a long text is often run, and f = 1, the rule is just `ntk` at the factor length / L.)
+    Every query is rotated at the length it has itself, `l = query position + 1` rounded up to a multiple of `round_to`
+    and at least L, and so are the keys it looks at. That is what generation computes from a cache of unrotated keys,
+    one token at a time. So a logit does not depend on how many tokens follow it, and decoding equals prefilling at any
+    depth. (With one length for a whole window, as a single pass over a long text is often run, and f = 1, the rule is
+    just `ntk` at the factor length / L.)
 
     factor: f; 1 grows the base by exactly what the length asks for, larger values by more. Up to the original length
-    the rule is plain RoPE whatever f. Source: Peng et al. (2023), "YaRN", section 3.3; f from the implementations.
+    the rule is plain RoPE whatever f.
+    round_to: queries that share a length share their keys' rotation, and cost what plain RoPE costs; with 1 each has a
+    length of its own, and a prefill costs tens of times as much. Multiples of it are exact.
+    Source: Peng et al. (2023), "YaRN", section 3.3; f from the implementations.
     """
 
     depends_on_length: ClassVar[bool] = True
 
     factor: float = 1.0
     original_length: int | None = None
+    round_to: int = 64
 
     def __post_init__(self):
         require_factor(self.factor)
         require_original_length(self.original_length)
+        require(self.round_to >= 1, "round_to", self.round_to, "at least 1")
+
+    def current_length(self, position: jax.Array) -> jax.Array:
+        """The length in tokens that a query at `position` is rotated at, int32 of the same shape."""
+        rounded = (position // self.round_to + 1) * self.round_to
+        return jnp.maximum(rounded, self.plain_length())
 
     def plain_length(self) -> int:
         return known_length(self.original_length)

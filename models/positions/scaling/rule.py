@@ -58,8 +58,8 @@ class Scaling:
         """Frequencies at a current length, float32 [*length.shape, width/2], for a rule that `depends_on_length`."""
         raise NotImplementedError(f"{self.name} does not depend on the length")
 
-    def plain_length(self) -> int:
-        """The length in tokens up to which a rule that `depends_on_length` is plain RoPE."""
+    def current_length(self, position: jax.Array) -> jax.Array:
+        """The length in tokens that a query at `position` is rotated at, for a rule that `depends_on_length`."""
         raise NotImplementedError(f"{self.name} does not depend on the length")
 
     def amplitude(self) -> float:
