@@ -11,11 +11,12 @@ from models.linear import Linear
 Array = jax.Array
 
 # Name in a configuration: the activation, and whether it gates a second projection.
+# Backward computes an activation again from its input: keeping what lies between costs more than computing it.
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {
-    "gelu": (nn.gelu, False),
+    "gelu": (jax.checkpoint(nn.gelu), False),
     "relu": (nn.relu, False),
-    "swiglu": (nn.silu, True),
-    "geglu": (nn.gelu, True),
+    "swiglu": (jax.checkpoint(nn.silu), True),
+    "geglu": (jax.checkpoint(nn.gelu), True),
 }
 
 

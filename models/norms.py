@@ -14,6 +14,12 @@ Array = jax.Array
 NORMS: Registry[type[nn.Module]] = Registry("norm.name")
 
 
+@functools.partial(jax.checkpoint, static_argnums=2)
+def rms_norm(x, scale, epsilon):
+    wide = x.astype(jnp.float32)
+    return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
+
+
 @NORMS.register("rms")
 class RMSNorm(nn.Module):
     """x / √(mean x² + ε) · scale over the last axis (Zhang & Sennrich 2019); computed in float32, dtype kept."""
@@ -23,8 +29,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
-        wide = x.astype(jnp.float32)
-        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.epsilon) * scale).astype(x.dtype)
+        return rms_norm(x, scale, self.epsilon)
 
 
 @NORMS.register("layer")

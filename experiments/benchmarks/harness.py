@@ -1,7 +1,7 @@
 """Measuring side by side: long-lived contenders in processes of their own, asked in turn (A B A B …).
 
-Each is pinned to the same core with one thread, so that a ratio compares work and not scheduling. Only one computes at a
-time; the others wait on their pipes. Figures are medians over rounds.
+Each is pinned to the same core with one thread, so that a ratio compares work and not scheduling. Only one computes at
+a time; the others wait on their pipes. Figures are medians over rounds.
 """
 
 import json
@@ -19,6 +19,8 @@ from typing import Any
 BUSY = 1.5
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false"
+# Large arrays come in pages of 2 MiB: a step that takes and returns a gigabyte spends a fifth of its time without.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 INSTALL_PEERS = 'pip install "longreach[peers]"'
 LOG_LINES = 15
 
@@ -35,8 +37,8 @@ class ContenderFailed(RuntimeError):
 class Contender:
     """How to build one: `target`, a "module:function", is called with `arguments` in a process of its own.
 
-    It returns `run` and `facts`. run(n) does n steps, returns when they are done, and may return figures of its own.
-    facts, and those figures, are dictionaries that JSON can hold. peer: whether it may be missing.
+    It returns `run` and `facts`, warmed up. run(n) does n steps, returns when they are done, and may return figures of
+    its own. facts, and those figures, are dictionaries that JSON can hold. peer: whether it may be missing.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Running:
         self.name = contender.name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
         flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_XLA_THREAD}".strip()
-        own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **ONE_THREAD, **contender.environment}
+        own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **ONE_THREAD, **HUGE_PAGES, **contender.environment}
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.child", core(), contender.target, json.dumps(contender.arguments)],
             env={**os.environ, **own},
@@ -127,9 +129,7 @@ def running(contenders: Sequence[Contender], notes: list[str]) -> Iterator[dict[
 
 
 def interleave(contenders: Mapping[str, Running], steps: int, rounds: int) -> dict[str, Timing]:
-    """Runs `steps` steps of each contender in turn, `rounds` times over, after one step each that does not count."""
-    for contender in contenders.values():
-        contender.run(1)
+    """Runs `steps` steps of each contender in turn, `rounds` times over. They have warmed up when they are built."""
     samples: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():

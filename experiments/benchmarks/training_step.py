@@ -18,7 +18,6 @@ from train.config import RunConfig, TrainingConfig
 from train.sharding import build_mesh, put_batch
 from train.step import Trainer
 
-HERE = "experiments.benchmarks.training_step"
 OURS, PEERS, PEAK = "longreach", ("torch eager", "torch compile"), "matrix product"
 # Relative difference of the first losses up to which two models in float32 count as the same.
 SAME_LOSS = 1e-4
@@ -39,9 +38,7 @@ class Size:
     rounds: int = 7
 
     def run_config(self) -> RunConfig:
-        model = ModelConfig(
-            vocabulary_size=self.vocabulary, layers=self.layers, width=self.width, heads=self.heads
-        )
+        model = ModelConfig(vocabulary_size=self.vocabulary, layers=self.layers, width=self.width, heads=self.heads)
         return RunConfig(model=model, train=TrainingConfig(length=self.length, batch_size=self.batch))
 
 
@@ -61,7 +58,7 @@ def measure(size: Size) -> list[Table]:
     )
     with tempfile.TemporaryDirectory() as folder:
         files = {"weights": str(Path(folder) / "weights.npz"), "batch": str(Path(folder) / "batch.npz")}
-        own = Contender(OURS, f"{HERE}:trainer", {"size": asdict(size), **files})
+        own = Contender(OURS, f"{__name__}:trainer", {"size": asdict(size), **files})
         settings = {
             "heads": size.heads,
             "epsilon": config.model.norm.epsilon,
@@ -77,7 +74,7 @@ def measure(size: Size) -> list[Table]:
             )
             for name in PEERS
         ]
-        peak = Contender(PEAK, f"{HERE}:matrix_product", {"rows": size.peak})
+        peak = Contender(PEAK, "experiments.benchmarks.matrix_product:contender", {"rows": size.peak})
         with running([own, *peers, peak], table.notes) as contenders:
             ours = contenders[OURS].facts
             for name in PEERS:
@@ -151,16 +148,3 @@ def random_batch(config: RunConfig) -> dict[str, np.ndarray]:
         "position": position,
         "document": np.zeros_like(position),
     }
-
-
-def matrix_product(rows: int) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """The product of two square float32 matrices: what the peak is measured by."""
-    left, right = jax.random.normal(jax.random.key(0), (2, rows, rows))
-    product = jax.jit(jax.numpy.matmul)
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            jax.block_until_ready(product(left, right))
-
-    run(1)
-    return run, {}

@@ -77,7 +77,7 @@ def test_invalid_fields_and_an_odd_head_size_are_refused():
 
 def dynamic(**options) -> Rotary:
     layout = options.pop("layout", "half_split")
-    return Rotary(layout=layout, scaling=DynamicNTK(original_length=ORIGINAL, **options))
+    return Rotary(layout=layout, scaling=DynamicNTK(**{"original_length": ORIGINAL, "round_to": 1} | options))
 
 
 def naive_scores(scheme: Rotary, q, k, query_position, key_position) -> np.ndarray:
@@ -88,7 +88,8 @@ def naive_scores(scheme: Rotary, q, k, query_position, key_position) -> np.ndarr
     scores = np.zeros((batch, heads, queries, k.shape[2]))
     for b, h, m, n in np.ndindex(*scores.shape):
         here, there = query_position[b % len(query_position)][m], key_position[b % len(key_position)][n]
-        stretch = max(1.0, scheme.scaling.factor * (here + 1) / ORIGINAL - (scheme.scaling.factor - 1))
+        length = -(-(here + 1) // scheme.scaling.round_to) * scheme.scaling.round_to
+        stretch = max(1.0, scheme.scaling.factor * length / ORIGINAL - (scheme.scaling.factor - 1))
         frequency = plain_frequencies(scheme.base * stretch ** (SIZE / (SIZE - 2)), SIZE)
         turned_q, turned_k = (
             q[b, h, m] * np.exp(1j * here * frequency),
@@ -117,6 +118,17 @@ def test_positions_shared_by_the_batch(at):
     q, k = random(3, 2, len(at[0]), SIZE), random(3, 1, 48, SIZE, seed=1)
     scores = scheme.score({}, Tile(q, k, tokens(at), tokens([list(range(48))])))
     np.testing.assert_allclose(scores, naive_scores(scheme, q, k, at, [list(range(48))]), atol=2e-4)
+
+
+@pytest.mark.parametrize("round_to", [4, 24])
+@pytest.mark.parametrize("first", [0, 5], ids=["whole groups", "straddling"])
+def test_queries_that_share_a_length_rotate_together(round_to, first, monkeypatch):
+    monkeypatch.setattr(rotary, "AT_ONE_LENGTH", 4)
+    scheme = dynamic(round_to=round_to, factor=2.0)
+    at = np.arange(first, first + 24)[None]
+    q, k = random(2, 4, 24, SIZE), random(2, 2, 30, SIZE, seed=1)
+    scores = scheme.score({}, Tile(q, k, tokens(at), tokens([list(range(30))])))
+    np.testing.assert_allclose(scores, naive_scores(scheme, q, k, at, [list(range(30))]), atol=2e-4)
 
 
 def test_the_row_of_a_length_is_ntk_at_its_factor():

@@ -1,0 +1,69 @@
+"""Finding a run folder again, and what may be changed of it."""
+
+import json
+
+import pytest
+
+from experiments.evaluation.checkpoint import LONGEST_NAME, evaluation_file
+from experiments.evaluation.config import EvaluationConfig
+from experiments.runs import Context, override_run, read_context, read_run
+from models.errors import InvalidInput
+from models.positions.scaling.yarn import YaRN
+from tests.system.tiny import run_config
+from train.config import RunConfig
+from train.configuration import to_plain
+
+EVALUATION = EvaluationConfig(lengths=(16, 32))
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "study" / "runs" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(to_plain(run_config(tmp_path), RunConfig)))
+    points = [{"run_id": "abc", "label": "the rope one"}]
+    manifest = {"points": points, "evaluation": to_plain(EVALUATION)}
+    (tmp_path / "study" / "study.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_run_and_its_study_are_read_back(run, tmp_path):
+    assert read_run(run) == run_config(tmp_path)
+    assert read_context(run, read_run(run)) == Context("the rope one", EVALUATION)
+
+
+def test_a_run_without_a_study_has_defaults(run):
+    (run.parent.parent / "study.json").unlink()
+    assert read_context(run, read_run(run)) == Context("rope", EvaluationConfig())
+
+
+def test_what_is_no_run_folder_is_refused(run, tmp_path):
+    study = tmp_path / "study"
+    with pytest.raises(InvalidInput, match=r"is not a run folder.*is a study, with the runs runs/abc$"):
+        read_run(study)
+    with pytest.raises(InvalidInput, match=r"is not a run folder: it holds no config\.json$"):
+        read_run(tmp_path / "nowhere")
+    (run / "config.json").write_text('{"seed": ')
+    with pytest.raises(InvalidInput, match=r"config\.json is damaged: it is not JSON"):
+        read_run(run)
+
+
+def test_the_model_and_the_evaluation_may_be_overridden_and_nothing_else(run):
+    trained = read_run(run)
+    context = read_context(run, trained)
+    under = override_run(
+        trained, context, {"model.position.scaling.name": "yarn", "model.position.scaling.factor": "2.0"}
+    )
+    assert under.model.position.scaling == YaRN(factor=2.0) and under.evaluation == EVALUATION
+    assert under.changes == {"model.position.scaling.name": "yarn", "model.position.scaling.factor": 2.0}
+    assert override_run(trained, context, {}).changes == {}
+    with pytest.raises(InvalidInput, match=r"config\.train\.steps cannot be overridden here"):
+        override_run(trained, context, {"train.steps": "5"})
+
+
+def test_every_label_makes_a_file_name(tmp_path):
+    assert evaluation_file(tmp_path, "RoPE · ntk") == tmp_path / "evaluation" / "rope-ntk.json"
+    long = [evaluation_file(tmp_path, "x" * 300 + tail).name for tail in "ab"]
+    assert long[0] != long[1] and max(map(len, long)) < LONGEST_NAME + 20
+    odd = [evaluation_file(tmp_path, label).name for label in ("…", "语")]
+    assert odd[0] != odd[1] and min(map(len, odd)) > len(".json")

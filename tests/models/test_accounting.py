@@ -1,0 +1,53 @@
+"""Parameters and operations against counts by hand."""
+
+import jax
+import pytest
+
+from models.accounting import keys_seen, parameter_count, training_flops_per_token
+from models.attention import Full, Sliding, Visibility, visible
+from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
+from models.positions import T5, Learned, NoPosition
+from models.positions.scheme import contiguous_tokens
+from models.transformer import init_parameters
+
+BASE = ModelConfig(vocabulary_size=100, layers=3, width=16, heads=4, kv_heads=2, position=NoPosition())
+ATTENTION = 16 * 16 + 2 * 16 * 8 + 16 * 16  # queries; keys and values; output
+PLAIN = 2 * 16 * 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16) + 16),
+        ({"embeddings": "separate"}, 2 * 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16) + 16),
+        ({"feed_forward": FeedForwardConfig("swiglu", 40)}, 100 * 16 + 3 * (ATTENTION + 3 * 16 * 40 + 2 * 16) + 16),
+        ({"norm": NormConfig("layer", "post")}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 2 * 16)),
+        ({"position": Learned(length=50)}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16) + 16 + 50 * 16),
+        ({"position": T5(buckets=8)}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16 + 8 * 4) + 16),
+    ],
+)
+def test_parameters(changes, count):
+    config = BASE.replace(**changes)
+    for loop in ("scan", "unroll"):
+        looped = config.replace(layer_loop=loop)
+        assert parameter_count(jax.eval_shape(lambda looped=looped: init_parameters(looped, 0))) == count
+
+
+@pytest.mark.parametrize(
+    "span", [*(cls() for _, cls in Visibility.registry.items()), Sliding(1), Sliding(5), Sliding(99)]
+)
+@pytest.mark.parametrize("length", [1, 7, 300])
+def test_keys_seen_are_the_visible_ones(span, length):
+    row = contiguous_tokens(length)
+    assert keys_seen(span, length) == pytest.approx(float(visible(span, row, row).sum()) / length)
+    assert keys_seen(Full(), length) == (length + 1) / 2
+
+
+def test_operations():
+    """Of each product, 2 forward and 4 backward per weight; a query meets (L + 1)/2 keys in two products of 4 · 4."""
+    weights = 100 * 16 + 3 * (ATTENTION + PLAIN)
+    assert training_flops_per_token(BASE, 9) == 6 * weights + 3 * (2 * 6 * 16 * 5)
+    gated = BASE.replace(feed_forward=FeedForwardConfig("geglu", 40))
+    assert training_flops_per_token(gated, 9) == 6 * (weights - 3 * PLAIN + 3 * 3 * 16 * 40) + 3 * (2 * 6 * 16 * 5)
+    sliding = BASE.replace(pattern=(LayerConfig(span=Sliding(1)), LayerConfig()))
+    assert training_flops_per_token(sliding, 9) == 6 * weights + 2 * 6 * 16 * (1 + 5 + 1)

@@ -1,0 +1,113 @@
+"""Every refusal names the field, the value and what is allowed; what is left open is derived."""
+
+import pytest
+
+from models.attention import Full, Sliding, Visibility
+from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
+from models.errors import InvalidInput
+from models.feed_forward import ACTIVATIONS
+from models.norms import NORMS
+from models.placements import PLACEMENTS
+from models.positions import ALiBi, Learned, NoPosition, PositionScheme, Rotary, Scaling
+
+SEVEN = tuple(LayerConfig() for _ in range(7))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 130, "heads": 4}, "heads = 4 … a divisor of width = 130, or head_size must be set"),
+        ({"heads": 4, "kv_heads": 3}, "kv_heads = 3 … a divisor of heads = 4"),
+        ({"heads": 4, "kv_heads": 8}, "kv_heads = 8 … a divisor of heads = 4"),
+        ({"heads": 0}, "heads = 0 … at least 1"),
+        ({"kv_heads": 0}, "kv_heads = 0 … at least 1"),
+        ({"layers": 0}, "layers = 0 … at least 1"),
+        ({"width": -8}, "width = -8 … at least 1"),
+        ({"head_size": 0}, "head_size = 0 … at least 1"),
+        ({"vocabulary_size": 0}, "vocabulary_size = 0 … at least 1"),
+        ({"layers": 6, "pattern": SEVEN}, "pattern = '7 layers' … 1 to 6 layers"),
+        ({"pattern": ()}, "pattern = '0 layers' … 1 to 4 layers"),
+        ({"embeddings": "shared"}, "embeddings = 'shared' … one of tied, separate"),
+        ({"dropout": 1.0}, "dropout = 1.0 … at least 0 and below 1"),
+        ({"dropout": -0.1}, "dropout = -0.1 … at least 0 and below 1"),
+        ({"logit_soft_cap": -1.0}, "logit_soft_cap = -1.0 … a finite number of at least 0 (0 is off)"),
+        ({"logit_soft_cap": float("inf")}, "logit_soft_cap = inf … a finite number of at least 0 (0 is off)"),
+        ({"dtype": "float16"}, "dtype = 'float16' … one of float32, bfloat16"),
+        ({"layer_loop": "for"}, "layer_loop = 'for' … one of scan, unroll"),
+        ({"rematerialize": "all"}, "rematerialize = 'all' … one of none, dots, full"),
+        ({"attention": "flash"}, "attention = 'flash' … one of auto, reference, blockwise, fused"),
+        ({"width": 60}, "head_size = 15 … even for rotary positions"),
+        (
+            {"width": 60, "position": NoPosition(), "pattern": (LayerConfig(Rotary()),)},
+            "head_size = 15 … even for rotary positions",
+        ),
+    ],
+)
+def test_a_model_refuses(fields, message):
+    with pytest.raises(InvalidInput) as refused:
+        ModelConfig(**fields)
+    assert str(refused.value) == message.replace("…", "is not allowed; it must be")
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "message"),
+    [
+        (FeedForwardConfig, {"name": "silu"}, "name = 'silu' … one of " + ", ".join(ACTIVATIONS)),
+        (FeedForwardConfig, {"width": 0}, "width = 0 … at least 1"),
+        (NormConfig, {"name": "batch"}, "name = 'batch' … one of " + ", ".join(NORMS)),
+        (NormConfig, {"placement": "sandwich"}, "placement = 'sandwich' … one of " + ", ".join(PLACEMENTS)),
+        (NormConfig, {"epsilon": 0.0}, "epsilon = 0.0 … above 0"),
+    ],
+)
+def test_its_parts_refuse(part, fields, message):
+    with pytest.raises(InvalidInput) as refused:
+        part(**fields)
+    assert str(refused.value) == message.replace("…", "is not allowed; it must be")
+
+
+@pytest.mark.parametrize(
+    "registry", [PositionScheme.registry, Scaling.registry, Visibility.registry, NORMS, PLACEMENTS]
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(registry):
+    with pytest.raises(InvalidInput) as refused:
+        registry["nonesuch"]
+    assert str(refused.value).startswith(f"{registry.family} = 'nonesuch' is not allowed; it must be one of ")
+    assert all(name in str(refused.value) for name in registry)
+
+
+def test_what_is_left_open_is_derived():
+    config = ModelConfig(width=96, heads=6)
+    assert (config.key_heads, config.head_width, config.feed_forward_width) == (6, 16, 384)
+    gated = config.replace(feed_forward=FeedForwardConfig("swiglu"), kv_heads=1, head_size=10)
+    assert (gated.key_heads, gated.head_width, gated.feed_forward_width) == (1, 10, 256)
+    assert config.replace(width=130, head_size=8).head_width == 8
+    assert config.replace(feed_forward=FeedForwardConfig("geglu", 100)).feed_forward_width == 100
+    with pytest.raises(InvalidInput, match=r"^vocabulary_size = None is not allowed; it must be a number of tokens$"):
+        _ = config.vocabulary
+
+
+def test_the_pattern_repeats_and_falls_back_on_the_model():
+    config = ModelConfig(
+        layers=5, position=ALiBi(), span=Sliding(8), pattern=(LayerConfig(), LayerConfig(NoPosition(), Full()))
+    )
+    assert [config.layer_position(i).name for i in range(5)] == ["alibi", "none", "alibi", "none", "alibi"]
+    assert [config.layer_span(i).name for i in range(5)] == ["sliding", "full", "sliding", "full", "sliding"]
+    assert config.schemes() == (ALiBi(), NoPosition())
+    assert ModelConfig(position=ALiBi()).schemes() == (ALiBi(),)
+
+
+def test_lengths_beyond_a_table_are_refused_by_name():
+    config = ModelConfig(position=Learned(length=64), pattern=(LayerConfig(), LayerConfig(Learned(length=32))))
+    assert config.maximum_length() == 32 and ModelConfig().maximum_length() is None
+    config.require_length("evaluate.length", 32)
+    ModelConfig().require_length("evaluate.length", 10**9)
+    message = "evaluate.length = 33 is not allowed; it must be at most 32: position.name = 'learned' is undefined"
+    with pytest.raises(InvalidInput) as refused:
+        config.require_length("evaluate.length", 33)
+    assert str(refused.value).startswith(message)
+
+
+def test_configurations_are_keys_and_changes_are_validated():
+    assert len({ModelConfig(), ModelConfig(), ModelConfig(layers=2)}) == 2
+    with pytest.raises(InvalidInput, match=r"^kv_heads = 3"):
+        ModelConfig().replace(kv_heads=3)

@@ -1,0 +1,186 @@
+"""Whole commands on a tiny study: run, run again, evaluate, sample, report, and a sweep that is stopped or fails."""
+
+import signal
+import time
+
+from tests.system.tiny import command, end, logged_steps, losses, one_line, read_json, start, write_study
+
+
+def mark(folder):
+    """Every file and when it was written, but those that say how far a study is."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("study.json", "owner.lock"))
+    return {path: path.stat().st_mtime_ns for path in files if "report" not in path.parts}
+
+
+def test_run_trains_evaluates_and_reports_every_point(swept):
+    assert swept.ended.status == 0, swept.ended.err
+    manifest = read_json(swept.folder / "study.json")
+    assert [(point["label"], point["status"], point["error"]) for point in manifest["points"]] == [
+        ("rope", "finished", None),
+        ("alibi", "finished", None),
+    ]
+    assert f"report: {swept.folder / 'report' / 'index.html'}" in swept.ended.out
+    assert (swept.folder / "report" / "index.html").stat().st_size > 10_000
+    for label in ("rope", "alibi"):
+        assert f"[{label}] evaluated {label}: 16: " in swept.ended.out
+        table = read_json(swept.run_folder(label) / "evaluation" / f"{label}.json")
+        assert {(row["length"], row["protocol"], row["status"]) for row in table["rows"]} == {
+            (length, protocol, "ok") for length in (16, 32) for protocol in ("non_overlapping", "sliding")
+        }
+        assert len({row["tokens"] for row in table["rows"]}) == 1
+        assert table["step"] == 12 and table["train_length"] == 16 and table["documents"] == 1
+        # Bytes are tokens here, and the model knows more than nothing.
+        assert all(row["tokens"] == row["bytes"] and 3 < row["bits_per_byte"] < 8 for row in table["rows"])
+
+
+def test_run_again_starts_nothing(swept, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)
+    before, started = mark(swept.folder), time.monotonic()
+    again = command("run", swept.config, "--output", swept.output)
+    assert again.status == 0 and time.monotonic() - started < 20
+    assert f"2 of 2 runs of {swept.folder} are finished already" in again.out
+    assert mark(swept.folder) == before
+
+
+def test_only_what_is_asked_anew_is_measured_anew(swept):
+    run = swept.run_folder("rope")
+    before = mark(run)
+    asked = (swept.config, "--output", swept.output, "--config.evaluation.lengths=16,32")
+    assert command("run", *asked).out.startswith("2 of 2 runs")
+    assert mark(run) == before
+
+
+def test_evaluate_reads_a_checkpoint_under_a_scaling(swept):
+    run = swept.run_folder("rope")
+    before = mark(run)
+    asked = (
+        run,
+        "--config.model.position.scaling.name=yarn",
+        "--config.model.position.scaling.factor=4.0",
+        "--config.evaluation.lengths=16,64",
+    )
+    ended = command("evaluate", *asked)
+    assert ended.status == 0, ended.err
+    (written,) = mark(run).keys() - before.keys()
+    assert ended.out.splitlines()[-1] == f"results: {written}"
+    assert {path: time for path, time in mark(run).items() if path != written} == before
+    table = read_json(written)
+    assert table["override"] == {
+        "model.position.scaling.name": "yarn",
+        "model.position.scaling.factor": 4.0,
+        "evaluation.lengths": [16, 64],
+    }
+    assert [row["length"] for row in table["rows"]] == [16, 16, 64, 64]
+    plain = read_json(run / "evaluation" / "rope.json")
+    assert table["rows"][0]["bits_per_byte"] != plain["rows"][0]["bits_per_byte"]
+    # Measured once: the same question takes the answer that is there.
+    assert command("evaluate", *asked).out.splitlines() == [f"results: {written}"]
+
+
+def test_evaluate_takes_a_step_and_a_layer_pattern(swept):
+    run = swept.run_folder("rope")
+    label = ("--label", "the third")
+    ended = command("evaluate", run, "--step", 8, *label, "--config.model.pattern=({'position': {'name': 'none'}},)")
+    assert ended.status == 0, ended.err
+    table = read_json(run / "evaluation" / "the-third.json")
+    assert table["step"] == 8
+    assert table["override"] == {"model.pattern": [{"position": {"name": "none"}, "span": None}]}
+
+
+def test_sample_writes_text_and_greedy_text_is_always_the_same(swept):
+    greedy = ("sample", swept.run_folder("alibi"), "--prompt", "while ", "--tokens", 12, "--temperature", 0)
+    one, two = command(*greedy), command(*greedy)
+    assert one.status == 0, one.err
+    assert one.out == two.out and one.out.startswith("while ")
+    varied = command("sample", swept.run_folder("alibi"), "--samples", 3, "--tokens", 6, "--seed", 1)
+    assert varied.status == 0 and varied.out.count("-" * 40) == 2
+
+
+def test_train_takes_one_point_of_a_sweep_and_keeps_the_others_in_the_study(swept, tmp_path):
+    config = write_study(tmp_path)
+    pattern = "({'position': {'name': 'rope'}}, {'position': {'name': 'none'}})"
+    asked = ("--point", "alibi", f"--config.model.pattern={pattern}", "--config.train.steps=3")
+    ended = command("train", config, "--output", tmp_path / "studies", *asked)
+    assert ended.status == 0, ended.err
+    manifest = read_json(tmp_path / "studies" / "tiny" / "study.json")
+    assert [(point["label"], point["status"]) for point in manifest["points"]] == [
+        ("rope", "missing"),
+        ("alibi", "finished"),
+    ]
+    (run,) = (tmp_path / "studies" / "tiny" / "runs").iterdir()
+    assert ended.out.splitlines()[-1] == f"run: {run}"
+    assert [layer["position"]["name"] for layer in read_json(run / "config.json")["model"]["pattern"]] == [
+        "rope",
+        "none",
+    ]
+
+
+def test_a_point_that_fails_says_why_and_stops_no_other(tmp_path):
+    config = write_study(tmp_path)
+    sweep = """
+def get_sweep():
+    return [
+        {"label": "too long", "train.length": 4000},
+        {"label": "good", "train.steps": 3},
+        {"label": "absurd", "optimizer.learning_rate": 1e30},
+    ]
+"""
+    config.write_text(config.read_text().split("def get_sweep")[0] + sweep)
+    ended = end(start("run", config, "--output", tmp_path / "studies"))
+    assert ended.status == 1
+    assert ended.err.startswith("longreach: failed: too long (the held-out text does not fit: train.length = 4000 is")
+    assert "; absurd (loss, gradient or update is not finite at step" in ended.err
+    assert "Traceback" not in ended.out + ended.err
+    points = {point["label"]: point for point in read_json(tmp_path / "studies" / "tiny" / "study.json")["points"]}
+    assert {label: point["status"] for label, point in points.items()} == {
+        "too long": "failed",
+        "good": "finished",
+        "absurd": "failed",
+    }
+    assert "train.length = 4000 is not allowed; it must be at most" in points["too long"]["error"]
+    assert "a lower optimizer.learning_rate" in points["absurd"]["error"]
+    assert (tmp_path / "studies" / "tiny" / "report" / "index.html").exists()
+
+
+def test_a_sweep_that_is_stopped_stops_its_workers_and_goes_on_later(tmp_path):
+    config, output = write_study(tmp_path), tmp_path / "studies"
+    asked = ("sweep", config, "--output", output, "--config.train.steps=600", "--config.checkpoint.every=100")
+    process = start(*asked)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(logged_steps(run) > 2 for run in (output / "tiny" / "runs").glob("*")):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    ended = end(process)
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[-1] == "stopped; the same command goes on from here"
+    # The other worker may not have got as far as to have anything to save.
+    assert "of 600, saved; run it again to go on" in ended.out
+    assert all(point["error"] is None for point in read_json(output / "tiny" / "study.json")["points"])
+    again = end(start(*asked))
+    assert again.status == 0, again.err
+    assert again.out.splitlines()[-1] == f"study: {output / 'tiny'}"
+    points = read_json(output / "tiny" / "study.json")["points"]
+    assert [point["status"] for point in points] == ["finished", "finished"]
+    for point in points:
+        run = output / "tiny" / "runs" / point["run_id"]
+        assert [step for step, _ in losses(run)] == list(range(1, 601))
+
+
+def test_help_and_usage_errors(tmp_path):
+    for name in ("run", "train", "sweep", "evaluate", "sample"):
+        shown = command(name, "--help")
+        assert shown.status == 0 and "--config.train.steps=500" in shown.out
+    config = write_study(tmp_path)
+    for arguments, words in (
+        (("run",), "the following arguments are required: CONFIG"),
+        (("run", config, "--confg.seed=1"), "unrecognized argument: --confg.seed=1"),
+        (("run", config, "--config.train.steps"), "--config.train.steps needs a value: --config.train.steps=VALUE"),
+        (("train", config, "more"), "unrecognized argument: more"),
+    ):
+        ended = command(*arguments)
+        assert ended.status == 2 and ended.err.splitlines()[-1].endswith(words)
+    ended = command("train", config, "--output", tmp_path, "--point", "t5")
+    assert ended.status == 2
+    assert one_line(ended.err) == "longreach: --point = 't5' is not allowed; it must be one of rope, alibi"

@@ -1,0 +1,60 @@
+"""kill -9 at random moments: a run loses the steps since its last checkpoint and nothing else."""
+
+import random
+import time
+
+import pytest
+
+from tests.system.tiny import CONFIG, assert_same_run, end, logged_steps, run_config, start, training, write_texts
+from train.checkpoints import CheckpointConfig, saved_steps
+from train.loop import is_finished, train
+
+STEPS, EVERY = 240, 20
+LONGER = CONFIG.replace(
+    "    return to_config_dict(study_config(Path(__file__).parent))",
+    f"""
+    config = to_config_dict(study_config(Path(__file__).parent))
+    config.train.steps, config.train.evaluate_every, config.checkpoint.every = {STEPS}, {EVERY}, {EVERY}
+    return config
+""",
+)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(tmp_path, kills):
+    write_texts(tmp_path)
+    file, output = tmp_path / "longer.py", tmp_path / "studies"
+    file.write_text(LONGER)
+    generator = random.Random(kills)
+    # Steps at which to look for a chance to kill, and then some more milliseconds: in a step, a save, a look.
+    moments = sorted(generator.sample(range(1, STEPS - EVERY), kills))
+    going_on = 0
+    for moment in moments:
+        process = start("train", file, "--output", output)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            (folder,) = list((output / "tiny" / "runs").glob("*")) or [tmp_path / "nowhere"]
+            if logged_steps(folder) >= moment:
+                break
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.05))
+        process.kill()
+        ended = end(process)
+        assert ended.status == -9, ended.err
+        start_line = f"from step {going_on}," if going_on else "from scratch"
+        assert start_line.rstrip(",") in ended.out
+        (folder,) = (output / "tiny" / "runs").iterdir()
+        saved = saved_steps(folder / "checkpoints")
+        going_on = saved[-1] if saved else 0
+        # A save may be under way while the next steps are taken, but not while the next one is.
+        assert going_on >= logged_steps(folder) // EVERY * EVERY - EVERY
+    ended = end(start("train", file, "--output", output))
+    assert ended.status == 0, ended.err
+    assert is_finished(folder) and not list((folder / "checkpoints").glob("*tmp*"))
+    straight = run_config(
+        tmp_path,
+        train=training(steps=STEPS, evaluate_every=EVERY),
+        checkpoint=CheckpointConfig(every=EVERY, keep=2),
+    )
+    train(straight, tmp_path / "straight")
+    assert_same_run(folder, tmp_path / "straight")
