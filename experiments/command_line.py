@@ -2,9 +2,11 @@
 
 import argparse
 import errno
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from models.errors import InvalidInput
@@ -57,7 +59,8 @@ def run_command(main: Callable[[], None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
     try:
-        main()
+        with _aftermath_unsaid():
+            main()
     except InvalidInput as error:
         fail(str(error), 2)
     except BrokenPipeError:
@@ -70,6 +73,25 @@ def run_command(main: Callable[[], None]) -> None:
         fail(f"{error.filename}: {error.strerror}", 2)
     except KeyboardInterrupt:
         fail("interrupted", 130)
+
+
+@contextmanager
+def _aftermath_unsaid() -> Iterator[None]:
+    """A save that fails is said in one line; what its library then still has under way would end in tracebacks."""
+    usual, said = sys.unraisablehook, logging.getLogger("asyncio")
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    level = said.level
+    sys.unraisablehook = hook
+    said.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+        said.setLevel(level)
 
 
 def fail(message: str, status: int) -> NoReturn:

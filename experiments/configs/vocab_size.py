@@ -2,8 +2,8 @@
 
     ./launch.sh run experiments/configs/vocab_size.py
 
-About fifteen minutes on two CPU cores. A larger vocabulary puts more bytes into a token, so an equal number of tokens is
-not equal context: the report also compares windows of equal bytes.
+About fifteen minutes on two CPU cores. A larger vocabulary puts more bytes into a token, so equal tokens are not equal
+context: the report also compares windows of equal bytes.
 """
 
 from experiments.configs import baseline
@@ -16,8 +16,8 @@ def get_config():
     config.name = "vocab_size"
     config.title = "How large a vocabulary?"
     config.description = (
-        "The same decoder under byte-level BPE vocabularies of different sizes, compared in bits per byte, in windows of "
-        "equal tokens and in windows of equal bytes."
+        "The same decoder under byte-level BPE vocabularies of different sizes, compared in bits per byte, "
+        "in windows of equal tokens and in windows of equal bytes."
     )
     config.train.steps = 1000
     config.evaluation.lengths = (128, 256, 512)

@@ -13,10 +13,19 @@ from models.config import ModelConfig
 from models.positions import PositionScheme, Rotary, Scaling, Tokens
 from models.transformer import Transformer, init_parameters, to_logits, unroll_parameters
 
-# Compiling is most of the time here, and unoptimized machine code computes the same: a quarter of the time.
-compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
+
+def _quick_to_compile() -> dict:
+    """Compiler options under which programs compile in a quarter of the time and compute the same, more slowly."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0)
+    except jax.errors.JaxRuntimeError:  # the compiler of jax 0.11 does not know the second
+        del options["xla_cpu_use_fusion_emitters"]
+    return options
+
+
+# Compiling is most of the time here.
+compiled = functools.partial(jax.jit, compiler_options=_quick_to_compile())
 
 LENGTH = 12  # of the tiny models' texts
 ORIGINAL_LENGTH = 5  # of the scalings, so that those texts are well beyond it

@@ -1,15 +1,13 @@
 """Mistakes: each is one line that names what and what is allowed, and leaves nothing lost or half-written."""
 
-import json
 import resource
 import shutil
 
 import pytest
 
-from tests.system.tiny import command, end, one_line, read_json, run_config, start, write_study
+from tests.system.tiny import command, end, one_line, read_json, start, write_study
 from train.checkpoints import saved_steps
 from train.lease import Lease
-from train.loop import train
 from train.tokenizers.byte_bpe import ByteBPE
 from train.tokenizers.character import Character
 
@@ -61,7 +59,7 @@ def leftovers(folder):
         (("train.stpes=3",), "config.train.stpes is unknown (did you mean steps?); config.train has the fields length"),
         (("model.heads=3",), "config.model.heads = 3 is not allowed; it must be a divisor of width = 16"),
         (("model.kv_heads=3",), "config.model.kv_heads = 3 is not allowed; it must be a divisor of heads = 2"),
-        (("sharding.mesh.fsdp=2",), "sharding.mesh of fsdp 2 needs 2 devices, but there are only 1 device"),
+        (("sharding.mesh.fsdp=2",), "× fsdp 2 needs 2 devices, but there are only 1 device"),
         (
             ("data.corpus.path=nowhere",),
             "data.corpus.path = 'nowhere' is not allowed; it must be a file or folder that",
@@ -83,16 +81,15 @@ def test_a_configuration_that_cannot_be(study, tmp_path, overrides, words):
 
 
 def test_a_batch_that_the_devices_do_not_divide(study, tmp_path):
-    asked = ("--output", tmp_path, "--config.train.batch_size=6", "--config.train.accumulation={}")
-    for accumulation, words in (
+    for changes, words in (
         (
-            1,
-            "train.batch_size = 6 is not allowed; it must be a multiple of data × fsdp = 4, the devices a batch is split",
+            ("batch_size=6",),
+            "train.batch_size = 6 is not allowed; it must be a multiple of data × fsdp = 4, the devices",
         ),
-        (3, "train.batch_size = 6 is not allowed; it must be a multiple of data × fsdp = 4"),
+        (("batch_size=8", "accumulation=4"), "train.accumulation = 4 is not allowed; it must be such that a part of"),
     ):
-        arguments = (*asked[:-1], asked[-1].format(accumulation))
-        ended = end(start("train", study, *arguments, devices=4))
+        asked = (f"--config.train.{change}" for change in changes)
+        ended = end(start("train", study, "--output", tmp_path, *asked, devices=4))
         assert ended.status == 2 and words in one_line(ended.err)
     assert leftovers(tmp_path) == []
 
@@ -245,20 +242,20 @@ def test_processes_that_cannot_work_together(study):
         assert ended.status == 2 and words in one_line(ended.err)
 
 
-def test_a_disk_that_is_full(study, tmp_path):
-    """No file may grow beyond a few kilobytes: the first checkpoint cannot be written."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    whole = write_study(tmp_path)
-    train(run_config(tmp_path), tmp_path / "straight")  # which prepares the text as well
-    ended = end(start("train", whole, "--output", tmp_path / "studies", preexec_fn=limit))
+@pytest.mark.parametrize("bytes_a_file", [3_000, 20_000])
+def test_a_disk_that_is_full(study, tmp_path, bytes_a_file):
+    """No file may grow beyond some bytes: the metrics or the first checkpoint cannot be written."""
+    asked = ("train", study, "--output", tmp_path, f"--config.seed={bytes_a_file}")
+    assert command(*asked, "--config.train.steps=3").status == 0  # the text is prepared while there is room
+    process = start(*asked)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (bytes_a_file, bytes_a_file))
+    ended = end(process)
     assert ended.status in (1, 2)
     line = one_line(ended.err)
     assert "File too large" in line or "the disk is full" in line
-    (run,) = (tmp_path / "studies" / "tiny" / "runs").iterdir()
+    points = read_json(tmp_path / "tiny" / "study.json")["points"]
+    (run,) = (tmp_path / "tiny" / "runs" / point["run_id"] for point in points)
     assert saved_steps(run / "checkpoints") == [] and not (run / "finished.json").exists()
-    ended = command("train", whole, "--output", tmp_path / "studies")
+    ended = command(*asked)
     assert ended.status == 0, ended.err
-    assert json.loads((run / "finished.json").read_text())["step"] == 12
+    assert read_json(run / "finished.json")["step"] == 12
