@@ -5,8 +5,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from models.errors import InvalidInput
@@ -58,9 +58,9 @@ def run_command(main: Callable[[], None]) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
+    _leave_aftermath_unsaid()
     try:
-        with _aftermath_unsaid():
-            main()
+        main()
     except InvalidInput as error:
         fail(str(error), 2)
     except BrokenPipeError:
@@ -75,23 +75,17 @@ def run_command(main: Callable[[], None]) -> None:
         fail("interrupted", 130)
 
 
-@contextmanager
-def _aftermath_unsaid() -> Iterator[None]:
-    """A save that fails is said in one line; what its library then still has under way would end in tracebacks."""
-    usual, said = sys.unraisablehook, logging.getLogger("asyncio")
+def _leave_aftermath_unsaid() -> None:
+    """A save or a line that cannot be written is said once; what libraries still have under way then, in threads and
+    tasks of their own, would add pages of tracebacks."""
 
-    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            usual(unraisable)
+    def follows(error: BaseException | None) -> bool:
+        return str(error) == "Event loop is closed" or (isinstance(error, OSError) and error.errno in FULL)
 
-    level = said.level
-    sys.unraisablehook = hook
-    said.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = usual
-        said.setLevel(level)
+    in_callback, in_thread = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook = lambda ended: None if follows(ended.exc_value) else in_callback(ended)
+    threading.excepthook = lambda ended: None if follows(ended.exc_value) else in_thread(ended)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def fail(message: str, status: int) -> NoReturn:

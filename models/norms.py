@@ -14,15 +14,26 @@ Array = jax.Array
 NORMS: Registry[type[nn.Module]] = Registry("norm.name")
 
 
+# Backward computes these again from their input: keeping what lies between costs more than computing it.
 @functools.partial(jax.checkpoint, static_argnums=2)
-def rms_norm(x, scale, epsilon):
+def rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
+    """x / √(mean x² + ε) · scale over the last axis; computed in float32, in the dtype of `x`."""
     wide = x.astype(jnp.float32)
     return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + epsilon) * scale).astype(x.dtype)
 
 
+@functools.partial(jax.checkpoint, static_argnums=3)
+def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    """(x - mean) / √(variance + ε) · scale + bias over the last axis; computed in float32, in the dtype of `x`."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, -1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + epsilon)
+    return (normed * scale + bias).astype(x.dtype)
+
+
 @NORMS.register("rms")
 class RMSNorm(nn.Module):
-    """x / √(mean x² + ε) · scale over the last axis (Zhang & Sennrich 2019); computed in float32, dtype kept."""
+    """x / √(mean x² + ε) · scale over the last axis (Zhang & Sennrich 2019)."""
 
     epsilon: float
 
@@ -34,7 +45,7 @@ class RMSNorm(nn.Module):
 
 @NORMS.register("layer")
 class LayerNorm(nn.Module):
-    """(x - mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016); float32 inside, dtype kept."""
+    """(x - mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016)."""
 
     epsilon: float
 
@@ -42,10 +53,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
         bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), x.shape[-1:])
-        wide = x.astype(jnp.float32)
-        centred = wide - jnp.mean(wide, -1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.epsilon)
-        return (normed * scale + bias).astype(x.dtype)
+        return layer_norm(x, scale, bias, self.epsilon)
 
 
 def make_norm(name: str, epsilon: float):

@@ -11,14 +11,17 @@ import numpy as np
 
 from experiments.benchmarks.harness import Contender, Timing, fastest, interleave, running
 from experiments.benchmarks.table import Table
-from experiments.benchmarks.weights import save_weights
+from experiments.benchmarks.weights import load_weights, save_weights
 from models.accounting import parameter_count, training_flops_per_token
 from models.config import ModelConfig
+from models.transformer import unroll_parameters
 from train.config import RunConfig, TrainingConfig
 from train.sharding import build_mesh, put_batch
 from train.step import Trainer
 
-OURS, PEERS, PEAK = "longreach", ("torch eager", "torch compile"), "matrix product"
+# Ours by how the layers loop (model.layer_loop).
+OURS = {"longreach, scan": "scan", "longreach, unroll": "unroll"}
+PEERS, PEAK = ("torch eager", "torch compile"), "matrix product"
 # Relative difference of the first losses up to which two models in float32 count as the same.
 SAME_LOSS = 1e-4
 
@@ -58,7 +61,10 @@ def measure(size: Size) -> list[Table]:
     )
     with tempfile.TemporaryDirectory() as folder:
         files = {"weights": str(Path(folder) / "weights.npz"), "batch": str(Path(folder) / "batch.npz")}
-        own = Contender(OURS, f"{__name__}:trainer", {"size": asdict(size), **files})
+        own = [
+            Contender(name, f"{__name__}:trainer", {"size": asdict(size), "layer_loop": layer_loop, **files})
+            for name, layer_loop in OURS.items()
+        ]
         settings = {
             "heads": size.heads,
             "epsilon": config.model.norm.epsilon,
@@ -75,9 +81,9 @@ def measure(size: Size) -> list[Table]:
             for name in PEERS
         ]
         peak = Contender(PEAK, "experiments.benchmarks.matrix_product:contender", {"rows": size.peak})
-        with running([own, *peers, peak], table.notes) as contenders:
-            ours = contenders[OURS].facts
-            for name in PEERS:
+        with running([*own, *peers, peak], table.notes) as contenders:
+            ours = contenders["longreach, scan"].facts
+            for name in (*OURS, *PEERS):
                 if name in contenders:
                     _require_same(name, contenders[name].facts, ours)
             timings = interleave(contenders, size.steps, size.rounds)
@@ -98,7 +104,7 @@ def _fill(table: Table, timings: dict[str, Timing], size: Size, config: RunConfi
     flops = tokens * training_flops_per_token(config.model, size.length)
     peak = 2 * size.peak**3 / timings[PEAK].cpu_seconds
     best = fastest(timings, PEERS)
-    for name in (OURS, *PEERS):
+    for name in (*OURS, *PEERS):
         if name in timings:
             spent = timings[name].cpu_seconds
             ratio = None if best is None else timings[best].cpu_seconds / spent
@@ -109,15 +115,26 @@ def _fill(table: Table, timings: dict[str, Timing], size: Size, config: RunConfi
     )
 
 
-def trainer(size: dict[str, int], weights: str, batch: str) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """Our contender, which leaves its first weights and its batch in files. facts: parameters, and the first loss."""
+def trainer(
+    size: dict[str, int], layer_loop: str, weights: str, batch: str
+) -> tuple[Callable[[int], None], dict[str, Any]]:
+    """Our contender. facts: parameters, and the first loss.
+
+    The scanned one leaves its first weights and its batch in files, from which all others start.
+    """
     config = Size(**size).run_config()
+    model = config.model.replace(layer_loop=layer_loop)
     mesh = build_mesh(config.sharding.mesh)
-    trainer = Trainer(config, config.model, mesh)
+    trainer = Trainer(config, model, mesh)
     state = trainer.initial()
-    save_weights(weights, state.parameters)
     rows = random_batch(config)
-    np.savez(batch, **rows)
+    if layer_loop == "scan":
+        save_weights(weights, state.parameters)
+        np.savez(batch, **rows)
+    else:
+        shardings = jax.tree.map(lambda x: x.sharding, state.parameters)
+        parameters = unroll_parameters(config.model, load_weights(weights))
+        state = state.replace(parameters=jax.device_put(parameters, shardings))
     on_device = put_batch(mesh, rows, config.sharding.rules)
     sums = trainer.evaluate(state.parameters, on_device)
     facts = {

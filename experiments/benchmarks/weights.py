@@ -19,6 +19,19 @@ def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]
             yield f"{prefix}{name}", np.asarray(value)
 
 
+def load_weights(path: str) -> dict[str, Any]:
+    """The nested dict that save_weights wrote."""
+    tree: dict[str, Any] = {}
+    with np.load(path) as arrays:
+        for name in arrays.files:
+            *folders, last = name.split("/")
+            node = tree
+            for folder in folders:
+                node = node.setdefault(folder, {})
+            node[last] = arrays[name]
+    return tree
+
+
 def load_layers(path: str) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """The arrays outside the scanned stack, by name; and those of every layer, matrices as [in, out]."""
     with np.load(path) as arrays:

@@ -1,9 +1,10 @@
 """Attention over tiles with an online softmax: O(L) memory forward and backward, for any scheme and span.
 
-Forward keeps a running maximum and sum per query (Milakov & Gimelshein 2018; Rabe & Staats 2021; Dao et al. 2022, FlashAttention,
-algorithm 1); backward recomputes each tile's logits and takes the scheme's own VJP of them, so that a scheme's learned
-numbers and per-token features get gradients without a scheme knowing of tiles. Tiles that hold no visible pair are never
-visited: for every query tile the live key tiles are listed first, and a loop with a dynamic trip count walks that list.
+Forward keeps a running maximum and sum per query (Milakov & Gimelshein 2018; Rabe & Staats 2021; Dao et al. 2022,
+FlashAttention, algorithm 1); backward recomputes each tile's logits and takes the scheme's own VJP of them, so that a
+scheme's learned numbers and per-token features get gradients without a scheme knowing of tiles. Tiles that hold no
+visible pair are never visited: for every query tile the live key tiles are listed first, and a loop with a dynamic trip
+count walks that list.
 """
 
 import functools
@@ -21,7 +22,7 @@ Array = jax.Array
 
 
 class Tiles(NamedTuple):
-    """Tile sizes, in tokens. By default a head's weights in a tile take 64 KiB: a CPU core's caches hold those of many."""
+    """Tile sizes, in tokens. By default a head's weights in a tile take 64 KiB: a CPU's caches hold those of many."""
 
     query: int = 128
     key: int = 128
@@ -179,7 +180,7 @@ _attend.defvjp(_forward_keeping, _backward)
 
 
 def _schedule(rule, tiles, query, key) -> tuple[Array, Array]:
-    """Per query tile: its live key tiles first, oldest first, int32 [query tiles, key tiles]; and how many, [query tiles]."""
+    """Per query tile: its live key tiles, oldest first, int32 [query tiles, key tiles]; and how many, [query tiles]."""
     live = live_tiles(rule.span, query, key, tiles.query, tiles.key)
     return jnp.argsort(~live, axis=1, stable=True).astype(jnp.int32), live.sum(axis=1, dtype=jnp.int32)
 

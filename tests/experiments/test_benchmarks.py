@@ -21,7 +21,7 @@ SIZES = {
     overhead: overhead.Size(**TINY, length=16, batch=2, steps=12, every=5, bare_steps=2, rounds=1),
 }
 OURS = {
-    training_step: ["longreach"],
+    training_step: list(training_step.OURS),
     decoding: ["longreach"],
     attention: ["blockwise", "reference"],
     overhead: ["bare step", "loop"],
