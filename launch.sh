@@ -192,7 +192,8 @@ run_tests() {
     done
     echo "test suite: $suite"
     cd -- "$root"
-    "$venv/bin/python" -m pytest "$@" || status=$?
+    # One process a core; more than four would each compile the same programs. A later -n replaces this one.
+    "$venv/bin/python" -m pytest -n auto --maxprocesses 4 "$@" || status=$?
     ((status != 4)) || status=2 # pytest's own number for a wrong option
     exit "$status"
 }

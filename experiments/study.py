@@ -1,5 +1,6 @@
 """A study: a configuration file, the points it sweeps, and the folder that holds what came of them."""
 
+import copy
 import importlib.util
 import json
 import traceback
@@ -111,7 +112,7 @@ def _resolve(
     config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 ) -> tuple[ml_collections.ConfigDict, StudyConfig]:
     """A changed copy of the configuration, open and closed."""
-    changed = ml_collections.ConfigDict(config)
+    changed = copy.deepcopy(config)  # ConfigDict's own copy shares what is nested
     apply_overrides(StudyConfig, changed, overrides)
     return changed, from_config_dict(StudyConfig, changed)
 

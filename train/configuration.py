@@ -79,9 +79,10 @@ def default_config_dict(cls: type) -> ml_collections.ConfigDict:
         opened["name"] = cls.name  # type: ignore[attr-defined]
     types_ = field_types(cls)
     for field in dataclasses.fields(cls):
-        if _has_default(field):
-            made = field.default_factory is not dataclasses.MISSING
-            opened[field.name] = _open(field.default_factory() if made else field.default, types_[field.name])
+        if field.default is not dataclasses.MISSING:
+            opened[field.name] = _open(field.default, types_[field.name])
+        elif field.default_factory is not dataclasses.MISSING:
+            opened[field.name] = _open(field.default_factory(), types_[field.name])
     return opened
 
 

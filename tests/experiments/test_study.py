@@ -55,6 +55,18 @@ def test_points_are_the_sweeps_with_labels_from_what_they_change(file, tmp_path)
     assert study.run_folder(study.points[0]).parent == tmp_path / "two" / "runs"
 
 
+def test_what_one_point_changes_is_not_seen_by_the_others(file, tmp_path):
+    entries = [
+        {"label": "long", "train.length": 4000, "model.position.name": "alibi", "seed": 5},
+        {"label": "plain"},
+        {"label": "wide", "model.width": 256},
+    ]
+    study = load(file(swept(*entries)), tmp_path)
+    long, plain, wide = (point.config for point in study.points)
+    assert plain == study.config and plain.train.length == 128 and plain.model.position.name == "rope"
+    assert (long.train.length, wide.train.length) == (4000, 128) and (long.model.width, wide.model.width) == (128, 256)
+
+
 def test_without_a_sweep_a_study_is_one_run_and_takes_an_argument(file, tmp_path):
     study = load(file(BASE) + ":loud", tmp_path)
     assert [point.label for point in study.points] == ["rope"] and study.config.description == "loud"

@@ -29,6 +29,7 @@ compiled = functools.partial(jax.jit, compiler_options=_quick_to_compile())
 
 LENGTH = 12  # of the tiny models' texts
 ORIGINAL_LENGTH = 5  # of the scalings, so that those texts are well beyond it
+ROUND_TO = 2  # of dynamic NTK, so that they hold several lengths, some of which neighbours share
 VOCABULARY = 23
 # Head sizes other than width / heads, and fewer key heads than heads, so that nothing works by accident.
 TINY = ModelConfig(vocabulary_size=VOCABULARY, layers=2, width=16, heads=4, kv_heads=2, head_size=6)
@@ -44,7 +45,7 @@ def filled(alternative: type, **values):
 SCHEMES: dict[str, PositionScheme] = {
     name: filled(cls, length=LENGTH + 4, buckets=8, max_distance=16) for name, cls in PositionScheme.registry.items()
 } | {
-    f"rope {name}": Rotary(scaling=filled(cls, factor=4.0, original_length=ORIGINAL_LENGTH))
+    f"rope {name}": Rotary(scaling=filled(cls, factor=4.0, original_length=ORIGINAL_LENGTH, round_to=ROUND_TO))
     for name, cls in Scaling.registry.items()
     if name != "none"
 }

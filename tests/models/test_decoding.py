@@ -9,7 +9,7 @@ from models.attention import Sliding
 from models.config import LayerConfig
 from models.decoding import decode_step, generate, prefill, prompt_tokens
 from models.errors import InvalidInput
-from models.positions import ALiBi, DynamicNTK, Learned, NoPosition, Rotary
+from models.positions import ALiBi, Learned, NoPosition
 from models.sampling import Sampler
 from models.transformer import unroll_parameters
 from tests.models.samples import (
@@ -39,7 +39,7 @@ MIXED = TINY.replace(
     layers=5,
     embeddings="separate",
     pattern=(
-        LayerConfig(position=Rotary(scaling=DynamicNTK(original_length=ORIGINAL_LENGTH)), span=Sliding(3)),
+        LayerConfig(position=SCHEMES["rope dynamic_ntk"], span=Sliding(3)),
         LayerConfig(position=NoPosition()),
     ),
 )

@@ -16,15 +16,15 @@ def kernels(**shapes):
     return {name: {"kernel": random(*shape, seed=i + 1)} for i, (name, shape) in enumerate(shapes.items())}
 
 
-def erf_free_gelu(x):
+def tanh_gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 FORMULAS = {
-    "gelu": erf_free_gelu,
+    "gelu": tanh_gelu,
     "relu": lambda x: np.maximum(x, 0),
     "swiglu": lambda x: x / (1 + np.exp(-x)),
-    "geglu": erf_free_gelu,
+    "geglu": tanh_gelu,
 }
 
 

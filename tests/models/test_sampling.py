@@ -42,7 +42,15 @@ def test_greedy_takes_the_largest():
 
 
 @pytest.mark.parametrize(
-    "sampler", [Sampler(), Sampler(0.7, 5, 0.9), Sampler(1.3, top_p=0.8), Sampler(top_k=1), Sampler(5.0, top_p=1e-6)]
+    "sampler",
+    [
+        Sampler(),
+        Sampler(0.7, 5, 0.9),
+        Sampler(top_k=3, top_p=0.8),
+        Sampler(1.3, top_p=0.8),
+        Sampler(top_k=1),
+        Sampler(5.0, top_p=1e-6),
+    ],
 )
 def test_frequencies_are_the_probabilities_of_what_is_kept(sampler):
     """Temperature first, then top-k, then top-p of what is left: written out with plain sorting."""

@@ -142,8 +142,10 @@ def test_layers_of_a_pattern_have_their_own_scheme_and_span():
     assert everywhere == (["rope", "none"] * 2 + ["rope"], ["sliding", "full"] * 2 + ["sliding"])
     logits, gradient = evaluate(MIXED)
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradient))
-    swapped = MIXED.replace(pattern=MIXED.pattern[::-1])
-    assert relative_error(full_logits(swapped, parameters_of(MIXED), text(2), whole(2)), logits) > 1e-3
+    first, second = MIXED.pattern
+    for pattern in ((second, second), (first, first), (first, LayerConfig(NoPosition(), Sliding(3)))):
+        other = full_logits(MIXED.replace(pattern=pattern), parameters_of(MIXED), text(2), whole(2))
+        assert relative_error(other, logits) > 1e-3
 
 
 @pytest.mark.parametrize("loop", ["scan", "unroll"])
@@ -179,6 +181,7 @@ DEFAULTS = {"feed_forward.name=gelu", "norm.name=rms", "norm.placement=pre", "em
 def test_every_variant_uses_all_its_parameters_causally(changes):
     config = TINY.replace(**changes)
     parameters = parameters_of(config)
+    assert ("final_norm" in parameters) == PLACEMENTS[config.norm.placement].final_norm
     logits, gradient = evaluate(config)
     for path, value in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(value).all() and np.abs(value).max() > 0, jax.tree_util.keystr(path)
@@ -229,9 +232,28 @@ def test_dropout_follows_its_key_and_can_be_off():
     one, again, other = (dropped(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert relative_error(other, one) > 0.1
-    off = full_logits(config, parameters, text(2), whole(2))
+    off = full_logits(config, parameters, text(2), whole(2))  # deterministic unless asked otherwise
     np.testing.assert_array_equal(off, full_logits(TINY, parameters, text(2), whole(2)))
     assert relative_error(to_logits(config, parameters, one), off) > 0.1
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_dropout_stands_after_the_embeddings_and_every_sublayer(deterministic):
+    config = TINY.replace(dropout=0.5, layer_loop="unroll")
+    parameters, key, found = parameters_of(config), jax.random.key(0), []
+
+    def intercept(method, arguments, keywords, context):
+        if isinstance(context.module, nn.Dropout):
+            found.append((context.module.rate, context.module.deterministic))
+        return method(*arguments, **keywords)
+
+    def run(parameters, key):
+        model, where = Transformer(config), whole(1)
+        return model.apply({"params": parameters}, text(1), where, deterministic=deterministic, rngs={"dropout": key})
+
+    with nn.intercept_methods(intercept):
+        jax.eval_shape(run, parameters, key)
+    assert found == [(0.5, deterministic)] * (1 + 2 * config.layers)
 
 
 def test_bfloat16_computes_with_float32_parameters():

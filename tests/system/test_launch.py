@@ -278,7 +278,7 @@ def test_test_says_which_suite_and_passes_arguments(clone: Clone, tmp_path: Path
     result = clone("test", *arguments, cwd=tmp_path)
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"test suite: {suite}")
-    assert lines[1 : 3 + len(arguments)] == ["-m", "pytest", *arguments]
+    assert lines[1 : 7 + len(arguments)] == ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", *arguments]
     assert f"cwd={clone.root}" in lines
 
 
