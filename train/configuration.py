@@ -63,7 +63,7 @@ def from_config_dict(cls: type[T], config: Any, path: str = "config") -> T:
         if name not in types_:
             raise InvalidInput(f"{path}.{name} is unknown; {path} has the fields " + ", ".join(types_))
     closed = {name: _close(values[name], types_[name], f"{path}.{name}") for name in types_ if name in values}
-    for field in dataclasses.fields(cls):
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name not in closed and not _has_default(field):
             raise InvalidInput(f"{path}.{field.name} is missing; it has no default")
     try:

@@ -121,7 +121,8 @@ def ours(
 
     inputs = (parameters, q, k, v)
     compiled = jax.jit(jax.grad(product)).lower(inputs).compile()
-    mebibytes = compiled.memory_analysis().temp_size_in_bytes / MEBIBYTE
+    memory: Any = compiled.memory_analysis()
+    mebibytes = memory.temp_size_in_bytes / MEBIBYTE
 
     def run(steps: int) -> None:
         for _ in range(steps):

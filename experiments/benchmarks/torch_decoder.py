@@ -18,13 +18,16 @@ MATRICES = ("qkv", "merge", "up", "down")
 class Decoder(torch.nn.Module):
     """Pre-RMSNorm, RoPE in half-split layout, GELU (tanh), no biases, tied embedding."""
 
+    cosine: torch.Tensor
+    sine: torch.Tensor
+
     def __init__(self, weights: str, heads: int, length: int, epsilon: float):
         super().__init__()
         outside, layers = load_layers(weights)
         self.heads, self.epsilon = heads, epsilon
         self.embedding = _parameter(outside["embedding"])
         self.final_scale = _parameter(outside["final_norm/scale"])
-        self.layers = torch.nn.ModuleList(_layer(arrays) for arrays in layers)
+        self.layers: Any = torch.nn.ModuleList(_layer(arrays) for arrays in layers)
         size = self.embedding.shape[1] // heads
         angle = np.outer(np.arange(length), 10000.0 ** -(np.arange(0, size, 2) / size))
         self.register_buffer("cosine", torch.tensor(np.cos(angle), dtype=torch.float32))

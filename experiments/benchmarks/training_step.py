@@ -17,7 +17,7 @@ from models.config import ModelConfig
 from models.transformer import unroll_parameters
 from train.config import RunConfig, TrainingConfig
 from train.sharding import build_mesh, put_batch
-from train.step import Trainer
+from train.step import Trainer, TrainState
 
 # Ours by how the layers loop (model.layer_loop).
 OURS = {"longreach, scan": "scan", "longreach, unroll": "unroll"}
@@ -127,14 +127,14 @@ def trainer(
     mesh = build_mesh(config.sharding.mesh)
     trainer = Trainer(config, model, mesh)
     state = trainer.initial()
-    rows = random_batch(config)
+    rows: dict[str, Any] = random_batch(config)
     if layer_loop == "scan":
         save_weights(weights, state.parameters)
         np.savez(batch, **rows)
     else:
         shardings = jax.tree.map(lambda x: x.sharding, state.parameters)
         parameters = unroll_parameters(config.model, load_weights(weights))
-        state = state.replace(parameters=jax.device_put(parameters, shardings))
+        state = TrainState(state.step, jax.device_put(parameters, shardings), state.optimizer, state.skipped)
     on_device = put_batch(mesh, rows, config.sharding.rules)
     sums = trainer.evaluate(state.parameters, on_device)
     facts = {

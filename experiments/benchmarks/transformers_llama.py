@@ -23,7 +23,7 @@ NAMES = {
 }
 
 
-def llama(weights: str, heads: int, epsilon: float) -> LlamaForCausalLM:
+def llama(weights: str, heads: int, epsilon: float) -> Any:
     """Our parameters in a Llama. Its input embedding is ours times √width, which we multiply by; so it is not tied."""
     outside, layers = load_layers(weights)
     embedding = outside["embedding"]
@@ -35,7 +35,7 @@ def llama(weights: str, heads: int, epsilon: float) -> LlamaForCausalLM:
     for i, arrays in enumerate(layers):
         for ours, theirs in NAMES.items():
             state[f"model.layers.{i}.{theirs}.weight"] = arrays[ours].T
-    config = LlamaConfig(
+    settings: dict[str, Any] = dict(
         vocab_size=embedding.shape[0],
         hidden_size=embedding.shape[1],
         intermediate_size=layers[0]["feed_forward/up/kernel"].shape[1],
@@ -48,7 +48,8 @@ def llama(weights: str, heads: int, epsilon: float) -> LlamaForCausalLM:
         pad_token_id=0,
         attn_implementation="sdpa",
     )
-    model = LlamaForCausalLM(config).eval()
+    config = LlamaConfig(**settings)
+    model: Any = LlamaForCausalLM(config).eval()
     model.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in state.items()})
     return model
 

@@ -8,7 +8,8 @@ import numpy as np
 
 def save_weights(path: str, parameters: dict[str, Any]) -> None:
     """Writes a nested dict of arrays as one .npz, under names such as "units/layer_0/attention/query/kernel"."""
-    np.savez(path, **dict(_flat(parameters, "")))
+    arrays: dict[str, Any] = dict(_flat(parameters, ""))
+    np.savez(path, **arrays)
 
 
 def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -7,6 +7,7 @@ visible pair are never visited: for every query tile the live key tiles are list
 count walks that list.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -128,7 +129,8 @@ def _backward(rule, tiles, kept, d_output):
             key_tile = _slice_tokens(key, j, tiles.key)
 
             def tile_logits(parameters, q_tile, k_tile, query_features, key_features):
-                queries, keys = query_tile.replace(features=query_features), key_tile.replace(features=key_features)
+                queries = dataclasses.replace(query_tile, features=query_features)
+                keys = dataclasses.replace(key_tile, features=key_features)
                 return rule.logits(parameters, q_tile, k_tile, queries, keys)
 
             logits, logits_vjp = jax.vjp(
@@ -243,4 +245,4 @@ def _cast(tree, like):
 
 def _token_cotangents(tokens: Tokens, d_features) -> Tokens:
     """Positions and documents are integers: they have no gradient."""
-    return tokens.replace(position=None, document=None, features=_cast(d_features, tokens.features))
+    return dataclasses.replace(tokens, position=None, document=None, features=_cast(d_features, tokens.features))
