@@ -9,7 +9,7 @@ count walks that list.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -245,4 +245,5 @@ def _cast(tree, like):
 
 def _token_cotangents(tokens: Tokens, d_features) -> Tokens:
     """Positions and documents are integers: they have no gradient."""
-    return dataclasses.replace(tokens, position=None, document=None, features=_cast(d_features, tokens.features))
+    none: Any = None
+    return dataclasses.replace(tokens, position=none, document=none, features=_cast(d_features, tokens.features))
