@@ -1,6 +1,6 @@
 """Attention forward and backward: blockwise against our reference and PyTorch's fused kernel; schemes by length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,10 @@ class Size:
 QUICK = Size(lengths=(1024, 2048, 4096), rounds=3)
 
 
-def measure(size: Size) -> list[Table]:
+def measure(size: Size) -> Iterator[Table]:
     """A table of contenders without positions, and one of schemes and lengths."""
-    return [_contenders(size), _schemes(size)]
+    yield _contenders(size)
+    yield _schemes(size)
 
 
 def _contenders(size: Size) -> Table:
@@ -106,18 +107,20 @@ def ours(
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
     """Our contender. facts: MiB of temporary memory, and whether that fits the limit."""
     rule = AttentionRule(PositionScheme.registry[scheme](), Full())
-    shape = (1, length, heads, head_size)
+    shape = (1, heads, length, head_size)
     q, k, v, cotangent = (jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4))
     specs = rule.scheme.layer_parameters(heads, head_size)
     parameters = {name: spec.initializer(jax.random.key(1), spec.shape, jnp.float32) for name, spec in specs.items()}
     tokens = contiguous_tokens(length)
 
+    def rotate(x_BxHxLxK: jax.Array) -> jax.Array:
+        return jnp.swapaxes(rule.scheme.rotate(jnp.swapaxes(x_BxHxLxK, 1, 2), tokens.position), 1, 2)
+
     def product(arguments):
         parameters, q, k, v = arguments
-        q, k = (rule.scheme.rotate(x, tokens.position) for x in (q / head_size**0.5, k))
-        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+        q, k = (rotate(x) for x in (q / head_size**0.5, k))
         output = IMPLEMENTATIONS[implementation](rule, parameters, q, k, v, tokens, tokens)
-        return jnp.vdot(jnp.swapaxes(output, 1, 2), cotangent)
+        return jnp.vdot(output, cotangent)
 
     inputs = (parameters, q, k, v)
     compiled = jax.jit(jax.grad(product)).lower(inputs).compile()
