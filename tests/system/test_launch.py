@@ -70,9 +70,9 @@ class Clone:
 
     def start(self, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
+            [self.root / "launch.sh", *arguments],
             # A shell cannot trap a signal that it inherits as ignored, as jobs in the background do with ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            [self.root / "launch.sh", *arguments],
             cwd=cwd or self.root,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
