@@ -4,7 +4,7 @@
     ./launch.sh run experiments/configs/baseline.py --config.model.position.name=alibi --config.train.steps=1000
     ./launch.sh run experiments/configs/baseline.py --config.data.corpus.name=files --config.data.corpus.path=my/texts
 
-About three minutes on two CPU cores; expect about 2.2 bits per byte on held-out plays at 128 tokens.
+A few minutes on two CPU cores; expect about 2.2 bits per byte on held-out plays at 128 tokens.
 """
 
 from experiments.config import StudyConfig
