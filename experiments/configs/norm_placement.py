@@ -2,7 +2,7 @@
 
     ./launch.sh run experiments/configs/norm_placement.py
 
-About twenty minutes on two CPU cores. Expect pre-norm to train at every setting and post-norm to suffer first where
+Eight runs of 800 steps. Expect pre-norm to train at every setting and post-norm to suffer first where
 the stack is deep and the learning rate high (Xiong et al. 2020).
 """
 

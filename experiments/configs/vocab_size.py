@@ -2,7 +2,7 @@
 
     ./launch.sh run experiments/configs/vocab_size.py
 
-About fifteen minutes on two CPU cores. A larger vocabulary puts more bytes into a token, so equal tokens are not equal
+Five runs of 1000 steps. A larger vocabulary puts more bytes into a token, so equal tokens are not equal
 context: the report also compares windows of equal bytes.
 """
 
