@@ -174,7 +174,7 @@ renew_locks() {
         set -- --extra test
         [[ $name == requirements ]] || set -- "$@" --extra "${name#requirements-}"
         "$scratch/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-            --no-annotate --no-emit-index-url --no-emit-find-links "$@" "$root/pyproject.toml" >> "$scratch/$name.lock" ||
+            --no-annotate "$@" "$root/pyproject.toml" >> "$scratch/$name.lock" ||
             fail 1 "could not resolve $name.lock; nothing was changed"
         ! grep '://\|^ *-' "$scratch/$name.lock" | grep -v '^ *--hash=' >&2 ||
             fail 1 "$name.lock would hold an address; nothing was changed"

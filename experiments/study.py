@@ -18,6 +18,7 @@ from experiments.overrides import apply_overrides
 from models.errors import InvalidInput
 from train.config import run_id
 from train.configuration import from_config_dict, to_plain
+from train.lease import is_held
 from train.loop import is_finished
 from train.provenance import write_json_atomic
 
@@ -156,7 +157,8 @@ def _entry(study: Study, point: Point) -> dict[str, Any]:
     elif error is not None:
         status = "failed"
     else:
-        status = "running" if (folder / "config.json").exists() else "missing"
+        began = (folder / "config.json").exists()
+        status = "missing" if not began else "running" if is_held(folder) else "interrupted"
     return {
         "label": point.label,
         "run_id": point.run_id,

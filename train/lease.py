@@ -26,6 +26,21 @@ class InUse(InvalidInput):
     """The run folder belongs to another process."""
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process, on whatever host, owns the run folder now."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)  # which gives the lock back
+    return False
+
+
 class Lease:
     """Exclusive ownership of a run folder for the length of a `with` block. The folder is created if need be.
 

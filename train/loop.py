@@ -81,6 +81,8 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
         state = trainer.initial() if restored is None else _resumed(trainer, restored)
         first = int(state.step)
         seconds_before = 0.0 if restored is None else restored.metadata["seconds"]
+        # Batches that a roll-back left out: step n reads batch n + passed_over.
+        passed_over = 0 if restored is None else restored.data["passed_over"]
         writes = jax.process_index() == 0
         if writes:
             _describe(config, folder, prepared, parameters)
@@ -92,7 +94,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
                 "vocabulary_size": model.vocabulary_size,
                 "tokens": step * config.train.batch_size * config.train.length,
             }
-            data = {"step": step, "seed": config.seed}
+            data = {"step": step, "seed": config.seed, "passed_over": passed_over}
             checkpoints.save(step, state.parameters, state.optimizer, data, metadata)
 
         # The loop: step n is dispatched before the metrics of step n - 1 are fetched, so that the device never waits.
@@ -105,7 +107,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
             if writes:
                 progress.note(_greeting(config, folder, prepared, parameters, first))
             step, pending = first, None
-            stream = batches.iterate(step)
+            stream = batches.iterate(step + passed_over)
             while step < config.train.steps:
                 waiting = time.monotonic()
                 batch = put_batch(mesh, next(stream), config.sharding.rules)
@@ -123,11 +125,15 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
                     pending = None
                 if failed:
                     state = _roll_back(trainer, checkpoints, step, rolled_back)
+                    # The text that led here is not read again (PaLM, Chowdhery et al. 2022, section 5.1).
+                    passed_over += step - int(state.step)
                     rolled_back, step, pending = True, int(state.step), None
                     writer.rewind(step)
-                    progress.note(f"{SKIPPED_STEPS} steps in a row were not finite: back to step {step}")
+                    progress.note(
+                        f"{SKIPPED_STEPS} steps in a row were not finite: back to step {step}, on with later text"
+                    )
                     stream.close()
-                    stream = batches.iterate(step)
+                    stream = batches.iterate(step + passed_over)
                     continue
                 if looks:
                     with meter.paused():

@@ -98,7 +98,7 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
     Raises InvalidInput naming the sizes and the device count where the mesh is larger than that or does not divide it.
     """
     sizes = [getattr(config, axis) for axis in MESH_AXES]
-    written = " × ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True) if size != 1)
+    written = " × ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True) if size not in (1, -1))
     needed = math.prod(size for size in sizes if size != -1)
     count = f"{devices} device" + "s" * (devices != 1)
     if needed > devices:

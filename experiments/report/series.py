@@ -158,6 +158,8 @@ def point_notes(study: Study) -> list[str]:
             notes.append(f"{point.label}{seed}: failed{error}")
         elif point.status == "missing":
             notes.append(f"{point.label}{seed}: missing, not run yet{error}")
+        elif point.status == "interrupted":
+            notes.append(f"{point.label}{seed}: interrupted, not finished{error}")
         elif point.status == "running":
             notes.append(f"{point.label}{seed}: still running{error}")
         elif not point.run.evaluations:

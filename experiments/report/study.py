@@ -16,7 +16,7 @@ from models.errors import InvalidInput
 
 # A loss beyond this is a model that has lost all sense; it is told like an infinite one, so that it needs no axis.
 HUGE = 1e9
-STATUSES = ("finished", "failed", "missing", "running")
+STATUSES = ("finished", "failed", "missing", "interrupted", "running")
 
 
 @dataclass(frozen=True)

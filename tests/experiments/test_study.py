@@ -6,6 +6,7 @@ import pytest
 
 from experiments.study import ERROR, load_study, write_manifest
 from models.errors import InvalidInput
+from train.lease import Lease
 
 BASE = """
 from experiments.config import StudyConfig
@@ -113,17 +114,19 @@ def test_a_missing_file_is_refused_with_those_that_are_shipped(tmp_path):
 
 
 def test_the_manifest_says_how_far_every_point_is(file, tmp_path):
-    study = load(file(BASE, SWEEP.format(entries=[{"seed": seed} for seed in range(4)])), tmp_path)
-    finished, failed, running, _ = (study.run_folder(point) for point in study.points)
-    for folder in (finished, failed, running):
+    study = load(file(BASE, SWEEP.format(entries=[{"seed": seed} for seed in range(5)])), tmp_path)
+    finished, failed, interrupted, running, _ = (study.run_folder(point) for point in study.points)
+    for folder in (finished, failed, interrupted, running):
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
     (finished / "finished.json").write_text("{}")
     (failed / ERROR).write_text("the text is gone\n")
-    write_manifest(study)
+    with Lease(running):
+        write_manifest(study)
     manifest = json.loads((study.folder / "study.json").read_text())
-    assert [point["status"] for point in manifest["points"]] == ["finished", "failed", "running", "missing"]
-    assert [point["error"] for point in manifest["points"]] == [None, "the text is gone", None, None]
+    statuses = [point["status"] for point in manifest["points"]]
+    assert statuses == ["finished", "failed", "interrupted", "running", "missing"]
+    assert [point["error"] for point in manifest["points"]] == [None, "the text is gone", None, None, None]
     assert manifest["swept"] == ["seed"] and manifest["points"][3]["overrides"] == {"seed": 3}
     (study.folder / "study.json").write_text(json.dumps(manifest | {"created": "long ago"}))
     write_manifest(study)

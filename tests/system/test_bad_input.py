@@ -59,7 +59,7 @@ def leftovers(folder):
         (("train.stpes=3",), "config.train.stpes is unknown (did you mean steps?); config.train has the fields length"),
         (("model.heads=3",), "config.model.heads = 3 is not allowed; it must be a divisor of width = 16"),
         (("model.kv_heads=3",), "config.model.kv_heads = 3 is not allowed; it must be a divisor of heads = 2"),
-        (("sharding.mesh.fsdp=2",), "× fsdp 2 needs 2 devices, but there are only 1 device"),
+        (("sharding.mesh.fsdp=2",), "mesh of fsdp 2 needs 2 devices, but there are only 1 device"),
         (
             ("data.corpus.path=nowhere",),
             "data.corpus.path = 'nowhere' is not allowed; it must be a file or folder that",

@@ -173,21 +173,24 @@ def test_failed_missing_and_running_points_are_shown(tmp_path):
         {"label": "cope", "run_id": "b2", "status": "failed", "error": "loss is not finite at step 40"},
         {"label": "fire", "run_id": "", "status": "missing"},
         {"label": "t5", "run_id": "c3", "status": "running"},
+        {"label": "kerple", "run_id": "e5", "status": "interrupted"},
         {"label": "alibi", "run_id": "d4", "status": "finished"},
         {"label": "nope", "run_id": "gone", "status": "finished"},
     ]
     text = page_of(write_study(tmp_path, points)).text
     assert "cope: failed: loss is not finite at step 40" in text
     assert "fire: missing, not run yet" in text and "t5: still running" in text
+    assert "kerple: interrupted, not finished" in text
     assert "alibi: finished, not evaluated" in text
     assert "nope: finished, but its folder runs/gone is missing" in text
-    assert "4 of 6 points finished" not in text and "3 of 6 points finished" in text
+    assert "4 of 7 points finished" not in text and "3 of 7 points finished" in text
     rows = {row["series"]: row["status"] for row in rows_of(tmp_path / "report" / "results.csv")}
     assert rows == {
         "rope": "ok",
         "cope": "failed",
         "fire": "missing",
         "t5": "running",
+        "kerple": "interrupted",
         "alibi": "finished",
         "nope": "finished",
     }
@@ -365,7 +368,7 @@ def test_equal_context_averages_seeds(tmp_path):
         ("{", "cannot be read as JSON"),
         ("[]", "a list `points`"),
         ('{"points": [3]}', "points\\[0\\]"),
-        ('{"points": [{"label": "a", "status": "done"}]}', "one of finished, failed, missing, running"),
+        ('{"points": [{"label": "a", "status": "done"}]}', "one of finished, failed, missing, interrupted, running"),
     ],
 )
 def test_a_folder_that_is_no_study_is_refused_in_one_line(tmp_path, content, message):
