@@ -1,5 +1,6 @@
 """Parameters and floating-point operations of a model, counted from its configuration."""
 
+from collections import Counter
 from typing import Any
 
 import jax
@@ -17,10 +18,7 @@ def parameter_count(parameters: Any) -> int:
 
 def keys_seen(span: Visibility, length: int) -> float:
     """How many keys a query of one document of `length` tokens sees, itself included, on average."""
-    distance = np.arange(length)
-    share_of_queries = (length - distance) / length
-    seen = span.sees(distance)  # type: ignore[arg-type]
-    return float(np.sum(share_of_queries if seen is None else share_of_queries * np.asarray(seen)))
+    return float(np.mean(span.keys_seen(np.arange(length), length)))
 
 
 def training_flops_per_token(config: ModelConfig, length: int) -> float:
@@ -28,12 +26,14 @@ def training_flops_per_token(config: ModelConfig, length: int) -> float:
 
     6 per weight of every product (the output matrix included, the embedding lookup not), and 12 · heads · head size per
     layer and key seen: (L + 1)/2 keys on average under full causal attention, fewer under a narrower span (Kaplan et
-    al. 2020, section 2.1; PaLM, appendix B, which counts all L).
+    al. 2020, section 2.1; PaLM, appendix B, which counts all L). What a tile computes beside its visible pairs is not
+    counted.
     """
     size = config.head_width
     attention = config.width * size * 2 * (config.heads + config.key_heads)
     matrices = 3 if feed_forward.gated(config.feed_forward.name) else 2
     weights = config.layers * (attention + matrices * config.width * config.feed_forward_width)
     weights += config.vocabulary * config.width
-    keys = sum(keys_seen(config.layer_span(i), length) for i in range(config.layers))
+    spans = Counter(config.layer_span(i) for i in range(config.layers))
+    keys = sum(layers * keys_seen(span, length) for span, layers in spans.items())
     return 6 * weights + 12 * config.heads * size * keys

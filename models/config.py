@@ -11,7 +11,9 @@ from models.attention import Full, Visibility
 from models.errors import invalid, require, require_choice
 from models.placements import PLACEMENTS
 from models.positions import PositionScheme
+from models.positions.index import Index
 from models.positions.rotary import Rotary
+from models.positions.temperature import NoTemperature, Temperature
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LAYER_LOOPS = ("scan", "unroll")
@@ -47,10 +49,11 @@ class NormConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One place of the layer pattern; None takes the model's own position or span."""
+    """One place of the layer pattern; None takes the model's own position, span or temperature."""
 
     position: PositionScheme | None = None
     span: Visibility | None = None
+    temperature: Temperature | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class ModelConfig:
     vocabulary_size: rows of the embedding; None is filled with the tokenizer's size.
     layers, width, heads: the shape. kv_heads: None is `heads` (MHA), fewer is GQA, 1 is MQA. head_size: None is
       width / heads.
-    position, span: positional scheme and visible keys of every layer that the pattern does not say otherwise of.
+    position, span, temperature: positional scheme, visible keys and factor on the scores of every layer that the
+      pattern does not say otherwise of.
     pattern: the repeating unit of layers; layer i is pattern[i mod len(pattern)].
     embeddings: "tied" uses the input embedding as the output matrix.
     dropout: share of activations dropped in training. logit_soft_cap: c of c·tanh(logits/c); 0 is off.
@@ -80,6 +84,7 @@ class ModelConfig:
     norm: NormConfig = field(default_factory=NormConfig)
     position: PositionScheme = field(default_factory=Rotary)
     span: Visibility = field(default_factory=Full)
+    temperature: Temperature = field(default_factory=NoTemperature)
     pattern: tuple[LayerConfig, ...] = (LayerConfig(),)
     embeddings: str = "tied"
     dropout: float = 0.0
@@ -116,6 +121,12 @@ class ModelConfig:
         require_choice("attention", self.attention, attention.CHOICES)
         for scheme in self.schemes():
             scheme.check(self.head_width)
+            scheme.check_index()
+        if len({scheme.index for scheme in self.schemes() if scheme.index.draws}) > 1:
+            raise invalid("pattern", "schemes that draw positions differently", "one way of drawing for all layers")
+        learned = [scheme for scheme in self.schemes() if scheme.embedding_parameters(self.width)]
+        if len({scheme.name for scheme in learned}) < len(learned):
+            raise invalid("pattern", f"two schemes {learned[0].name!r} with tables", "one of each name")
 
     @property
     def vocabulary(self) -> int:
@@ -147,23 +158,39 @@ class ModelConfig:
         """The visible keys of layer `index`."""
         return self.pattern[index % len(self.pattern)].span or self.span
 
+    def layer_temperature(self, index: int) -> Temperature:
+        """The temperature of layer `index`."""
+        return self.pattern[index % len(self.pattern)].temperature or self.temperature
+
+    def is_random(self) -> bool:
+        """Whether training draws numbers: dropout, or positions."""
+        return self.dropout > 0 or self.drawn_index() is not None
+
+    def drawn_index(self) -> Index | None:
+        """The index transform that draws positions, where a scheme has one."""
+        return next((scheme.index for scheme in self.schemes() if scheme.index.draws), None)
+
     def schemes(self) -> tuple[PositionScheme, ...]:
         """The different schemes of the pattern, in order of first use."""
         return tuple(dict.fromkeys(self.layer_position(i) for i in range(len(self.pattern))))
 
     def maximum_length(self) -> int | None:
         """The longest sequence that every scheme is defined at, or None without a limit."""
-        lengths = [scheme.maximum_length() for scheme in self.schemes()]
+        lengths = [part.maximum_length() for scheme in self.schemes() for part in (scheme, scheme.index)]
         return min((length for length in lengths if length is not None), default=None)
 
-    def require_length(self, field: str, length: int) -> None:
+    def require_length(self, field: str, length: int, training: bool = False) -> None:
         """Raises InvalidInput, naming `field`, where a scheme is undefined at `length` tokens."""
         for scheme in self.schemes():
-            limit = scheme.maximum_length()
+            limit, index = scheme.index.maximum_length(), scheme.index.name
             if limit is not None and length > limit:
-                raise invalid(
-                    field, length, f"at most {limit}: position.name = {scheme.name!r} is undefined beyond its table"
-                )
+                raise invalid(field, length, f"at most {limit}: position.index.name = {index!r} has no more positions")
+            limit, more = scheme.maximum_length(), scheme.index.reach(length, training) - length
+            if limit is not None and length + more > limit:
+                why = f"position.name = {scheme.name!r} is undefined beyond its table"
+                if more:
+                    why += f" of {limit}, and position.index.name = {index!r} reaches {more} positions further"
+                raise invalid(field, length, f"at most {max(limit - more, 0)}: {why}")
 
     def replace(self, **changes) -> "ModelConfig":
         """A copy with changed fields, validated again."""

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attention import AttentionRule, attend
-from models.cache import Cache, LayerCache, occupy
+from models.attention import AttentionRule, Visibility, attend, attention_entropy
+from models.cache import Cache, LayerCache, extend, last_features, occupy
 from models.config import DTYPES, ModelConfig
 from models.feed_forward import FeedForward
 from models.linear import Linear
@@ -17,6 +17,7 @@ from models.norms import make_norm
 from models.parameters import parameter, scheme_parameters
 from models.placements import PLACEMENTS
 from models.positions import PositionScheme, Tokens
+from models.positions.temperature import Temperature
 
 Array = jax.Array
 
@@ -26,7 +27,8 @@ class Attention(nn.Module):
 
     config: ModelConfig
     scheme: PositionScheme
-    span: Any
+    span: Visibility
+    temperature: Temperature
 
     @nn.compact
     def __call__(
@@ -38,23 +40,29 @@ class Attention(nn.Module):
         def project(name: str, heads: int, axis: str) -> Array:
             return Linear((heads, size), ("embed", axis, "head_size"), dtype, name=name)(x_BxLxD)
 
-        position = scheme.index(tokens.position)
+        position = scheme.place(tokens)
         q_BxLxHxK = scheme.rotate(project("query", config.heads, "heads"), position)
         k_BxLxGxK = scheme.rotate(project("key", config.key_heads, "kv_heads"), position)
         v_BxLxGxK = project("value", config.key_heads, "kv_heads")
         q_BxLxHxK *= jnp.asarray(1 / math.sqrt(size), dtype)
-        temperature_BxL = scheme.temperature(position)
-        if temperature_BxL is not None:
-            q_BxLxHxK *= temperature_BxL[:, :, None, None].astype(dtype)
+        specs = self.temperature.parameters(config.heads)
+        scale_BxLxH = self.temperature.scale(scheme_parameters(self, "temperature", specs), tokens.position)
+        if scale_BxLxH is not None:
+            q_BxLxHxK *= scale_BxLxH[..., None].astype(dtype)
 
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxLxGxK, v_BxLxGxK))
+        tokens = dataclasses.replace(tokens, features=self._features(x_BxLxD, tokens, cache, start))
         keys = tokens
         if cache is not None and slots is not None and start is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache.key_BxGxSxK, k, start, axis=2)
-            v = jax.lax.dynamic_update_slice_in_dim(cache.value_BxGxSxK, v, start, axis=2)
-            cache, keys = LayerCache(k, v), slots
+            cache = extend(cache, k, v, tokens.features, start)
+            k, v = cache.key_BxGxSxK, cache.value_BxGxSxK
+            keys = dataclasses.replace(slots, features=cache.features)
         parameters = scheme_parameters(self, "position", scheme.layer_parameters(config.heads, size))
-        output = attend(config.attention, AttentionRule(scheme, self.span), parameters, q, k, v, tokens, keys)
+        rule = AttentionRule(scheme, self.span)
+        output = attend(config.attention, rule, parameters, q, k, v, tokens, keys)
+        # Asked for by who makes this collection mutable; never traced otherwise.
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "entropy", attention_entropy(rule, parameters, q, k, tokens, keys))
         output_BxLxHxK = jnp.swapaxes(output, 1, 2)
         merge = Linear(
             (config.width,),
@@ -65,6 +73,22 @@ class Attention(nn.Module):
             name="output",
         )
         return merge(output_BxLxHxK), cache
+
+    def _features(
+        self, x_BxLxD: Array, tokens: Tokens, cache: LayerCache | None, start: Array | None
+    ) -> dict[str, Array]:
+        """The scheme's per-token features, going on from the last slot in use of a cache."""
+        config, scheme = self.config, self.scheme
+        shapes = scheme.feature_shapes(config.heads)
+        if not shapes:
+            return {}
+        specs = scheme.feature_parameters(config.width, config.heads)
+        parameters = scheme_parameters(self, "position", specs)
+        if cache is None or start is None:
+            before = {name: jnp.zeros((x_BxLxD.shape[0], *shape), jnp.float32) for name, shape in shapes.items()}
+        else:
+            before = last_features(cache, start)
+        return scheme.features(parameters, x_BxLxD, tokens, before)
 
 
 class Block(nn.Module):
@@ -83,9 +107,8 @@ class Block(nn.Module):
 
         def attention(x):
             nonlocal cache
-            module = Attention(
-                config, config.layer_position(self.index), config.layer_span(self.index), name="attention"
-            )
+            scheme, span = config.layer_position(self.index), config.layer_span(self.index)
+            module = Attention(config, scheme, span, config.layer_temperature(self.index), name="attention")
             output, cache = module(x, tokens, cache, slots, start)
             return drop(output)
 
@@ -141,6 +164,12 @@ class Transformer(nn.Module):
     ) -> tuple[Array, Cache | None]:
         config = self.config
         config.require_length("length", tokens_BxL.shape[1])
+        index = config.drawn_index()
+        if index is not None:
+            key = jax.random.key(0) if deterministic else self.make_rng("positions")
+            length = tokens_BxL.shape[1] if cache is None else cache.capacity
+            drawn = index.draw(key, where.position, length, training=not deterministic)
+            where = dataclasses.replace(where, drawn=drawn)
         x_BxLxD = self._embed(tokens_BxL, where)
         x_BxLxD = nn.Dropout(config.dropout, deterministic=deterministic)(x_BxLxD)
 
@@ -171,7 +200,7 @@ class Transformer(nn.Module):
         x_BxLxD = embedding_VxD[tokens_BxL] * math.sqrt(config.width)
         for scheme in config.schemes():
             parameters = scheme_parameters(self, f"position_{scheme.name}", scheme.embedding_parameters(config.width))
-            added = scheme.embed(parameters, scheme.index(where.position), config.width)
+            added = scheme.embed(parameters, scheme.place(where), config.width)
             if added is not None:
                 x_BxLxD = x_BxLxD + added
         return x_BxLxD.astype(DTYPES[config.dtype])

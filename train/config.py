@@ -2,13 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from models.config import ModelConfig
 from models.errors import invalid, require
-from models.positions import PositionScheme
 from train.checkpoints import CheckpointConfig
 from train.configuration import to_plain
 from train.data import DataConfig
+from train.initial import InitialConfig
 from train.optimizers import Optimizer
 from train.optimizers.adamw import AdamW
 from train.provenance import hash_of
@@ -63,11 +64,12 @@ class RunConfig:
     schedule: Schedule = field(default_factory=Cosine)
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    initial: InitialConfig = field(default_factory=InitialConfig)
 
     def __post_init__(self):
         require(0 <= self.seed < 2**32, "seed", self.seed, "at least 0 and below 4294967296")
         self.schedule.build(self.optimizer.learning_rate, self.train.steps)  # refuses what does not fit
-        self.filled_model(vocabulary_size=1).require_length("train.length", self.train.length)
+        self.filled_model(vocabulary_size=1).require_length("train.length", self.train.length, training=True)
 
     def filled_model(self, vocabulary_size: int) -> ModelConfig:
         """The model with what the run knows in place of None: the vocabulary, a table's and a scaling's length.
@@ -81,26 +83,36 @@ class RunConfig:
 
 
 def run_id(config: RunConfig) -> str:
-    """A run's name: the hash of its resolved configuration, without what only changes how it is watched or saved."""
+    """A run's name: the hash of its resolved configuration, without what only changes how it is watched or saved.
+
+    Of the run that it starts from, only that one's own name counts, not where its folder is.
+    """
     values = to_plain(config, RunConfig)
-    del values["checkpoint"]
+    del values["checkpoint"], values["initial"]
+    if config.initial.run is not None:
+        values["initial"] = config.initial.identity()
     for watching in ("log_every", "evaluate_every", "evaluation_batches"):
         del values["train"][watching]
     return hash_of(values)
 
 
 def fill_lengths(model: ModelConfig, length: int) -> ModelConfig:
-    """The model with `length` where a scheme's table or a scaling's original length is None."""
+    """The model with `length` where a scheme's table, or a scaling's or temperature's original length is None."""
 
-    def filled(scheme: PositionScheme | None) -> PositionScheme | None:
-        return None if scheme is None else _fill(scheme, length)
+    def filled(part: Any) -> Any:
+        return None if part is None else _fill(part, length)
 
-    pattern = tuple(dataclasses.replace(layer, position=filled(layer.position)) for layer in model.pattern)
-    return model.replace(position=_fill(model.position, length), pattern=pattern)
+    pattern = tuple(
+        dataclasses.replace(layer, position=filled(layer.position), temperature=filled(layer.temperature))
+        for layer in model.pattern
+    )
+    return model.replace(
+        position=_fill(model.position, length), temperature=_fill(model.temperature, length), pattern=pattern
+    )
 
 
 def _fill(value, length: int):
-    """A scheme with its unset lengths filled, in nested alternatives (a scaling) too."""
+    """A scheme or temperature with its unset lengths filled, in nested alternatives (a scaling) too."""
     changes = {}
     for item in dataclasses.fields(value):
         inner = getattr(value, item.name)

@@ -40,9 +40,10 @@ def loss_of(
     *,
     devices: int,
     z_loss: float = 0.0,
-    dropout_key: Array | None = None,
+    key: Array | None = None,
 ) -> Losses:
-    """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout is on.
+    """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout and drawn positions are those of
+    training.
 
     devices: how many share the batch; decides with its size whether logits are computed in chunks.
     """
@@ -55,8 +56,8 @@ def loss_of(
         {"params": parameters},
         tokens_BxL,
         where,
-        deterministic=dropout_key is None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
+        deterministic=key is None,
+        rngs=None if key is None else {"dropout": key, "positions": key},
     )
     chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary)
     return cross_entropy(
@@ -75,8 +76,8 @@ def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Bat
     weight = jnp.maximum(jnp.sum(jnp.broadcast_to(batch["weights"], batch["targets"].shape)), 1.0)
 
     def mean_loss(parameters, batch, key):
-        dropout_key = key if model.dropout else None
-        losses = loss_of(model, parameters, batch, devices=devices, z_loss=config.train.z_loss, dropout_key=dropout_key)
+        drawing = key if model.is_random() else None
+        losses = loss_of(model, parameters, batch, devices=devices, z_loss=config.train.z_loss, key=drawing)
         return losses.total / weight, (losses.total, losses.nats)
 
     differentiate = jax.grad(mean_loss, has_aux=True)

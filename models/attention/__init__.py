@@ -3,6 +3,7 @@
 import jax
 
 from models.attention.blockwise import Tiles, blockwise_attention
+from models.attention.entropy import attention_entropy
 from models.attention.fused import fused_attention, why_not_fused
 from models.attention.reference import reference_attention
 from models.attention.rule import AttentionRule
@@ -57,6 +58,7 @@ __all__ = [
     "Tiles",
     "Visibility",
     "attend",
+    "attention_entropy",
     "blockwise_attention",
     "fused_attention",
     "reference_attention",

@@ -5,6 +5,13 @@ FlashAttention, algorithm 1); backward recomputes each tile's logits and takes t
 scheme's learned numbers and per-token features get gradients without a scheme knowing of tiles. Tiles that hold no
 visible pair are never visited: for every query tile the live key tiles are listed first, and a loop with a dynamic trip
 count walks that list.
+
+A scheme that accumulates over newer keys has its key tiles visited newest first, each leaving a carry [B, H, Q] to the
+next. Backward, the cotangent of the carry travels from the oldest tile to the newest, which needs each tile's carry
+before those of newer ones are at hand: a first walk per query tile computes them again, exactly as they were, and keeps
+them for that query tile alone. Subtracting what each tile added would spare it, but the sums exceed what matters of
+them by orders of magnitude, and so would the error. Schemes that accumulate nothing have no carry: it is None, an empty
+tree, and leaves no trace in their compiled programs.
 """
 
 import dataclasses
@@ -15,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models.attention.rule import MASKED, AttentionRule, tokens_like, weigh_values
+from models.attention.rule import MASKED, AttentionRule, tokens_like
 from models.attention.visibility import live_tiles, visible
 from models.positions.scheme import Tokens
 
@@ -60,6 +67,7 @@ def _pad(x_BxHxLxK: Array, tokens: Tokens, count: int) -> tuple[Array, Tokens]:
         position=jnp.pad(tokens.position, after),
         document=jnp.pad(tokens.document, after, constant_values=-1),
         features=jax.tree.map(lambda f: jnp.pad(f, after + [(0, 0)] * (f.ndim - 2)), tokens.features),
+        drawn=None if tokens.drawn is None else jnp.pad(tokens.drawn, after),
     )
     return jnp.pad(x_BxHxLxK, [(0, 0), *after, (0, 0)]), padded
 
@@ -76,23 +84,24 @@ def _forward(rule, tiles, parameters, q, k, v, query, key):
     def one_query_tile(i):
         q_tile, query_tile = _slice(q, i, tiles.query), _slice_tokens(query, i, tiles.query)
 
-        def one_key_tile(step, carry):
-            maximum_BxHxQ, total_BxHxQ, summed_BxHxQxK = carry
+        def one_key_tile(step, running):
+            maximum_BxHxQ, total_BxHxQ, summed_BxHxQxK, carry = running
             j = schedule[i, step]
             k_tile, v_tile = _slice(k, j, tiles.key), _slice(v, j, tiles.key)
             key_tile = _slice_tokens(key, j, tiles.key)
-            logits = rule.logits(parameters, q_tile, k_tile, query_tile, key_tile)
-            logits = jnp.where(visible(rule.span, query_tile, key_tile)[:, None], logits, MASKED)
+            seen = visible(rule.span, query_tile, key_tile)
+            logits, carry = rule.logits(parameters, q_tile, k_tile, query_tile, key_tile, seen, carry)
+            logits = jnp.where(seen[:, None], logits, MASKED)
             new_maximum = jnp.maximum(maximum_BxHxQ, logits.max(axis=-1))
             weights = jnp.exp(logits - new_maximum[..., None])
             shrink = jnp.exp(maximum_BxHxQ - new_maximum)
             total = total_BxHxQ * shrink + weights.sum(axis=-1)
-            summed = summed_BxHxQxK * shrink[..., None] + weigh_values(weights, v_tile)
-            return new_maximum, total, summed
+            more = rule.weigh(parameters, weights, v_tile, query_tile, key_tile)
+            return new_maximum, total, summed_BxHxQxK * shrink[..., None] + more, carry
 
         rows = (batch, heads, tiles.query)
-        empty = (jnp.full(rows, MASKED), jnp.zeros(rows), jnp.zeros((*rows, size)))
-        maximum, total, summed = lax.fori_loop(0, count[i], one_key_tile, empty)
+        empty = (jnp.full(rows, MASKED), jnp.zeros(rows), jnp.zeros((*rows, size)), rule.first_carry(rows))
+        maximum, total, summed, _ = lax.fori_loop(0, count[i], one_key_tile, empty)
         # A row that never saw a key kept the maximum it started with; what it summed is worthless.
         sees_any = maximum > MASKED
         output = jnp.where(sees_any[..., None], summed / jnp.where(sees_any, total, 1.0)[..., None], 0.0)
@@ -121,27 +130,39 @@ def _backward(rule, tiles, kept, d_output):
         q_tile, query_tile = _slice(q, i, tiles.query), _slice_tokens(query, i, tiles.query)
         d_output_tile = _slice(d_output, i, tiles.query)
         log_total_tile, correction_tile = _slice(log_total, i, tiles.query), _slice(correction_BxHxL, i, tiles.query)
+        carries = _carries(rule, tiles, parameters, q_tile, k, query_tile, key, schedule[i], count[i])
 
-        def one_key_tile(step, carry):
-            d_parameters, d_q_tile, d_k, d_vT, d_query_features, d_key_features = carry
+        def one_key_tile(step, running):
+            d_parameters, d_q_tile, d_k, d_vT, d_query_features, d_key_features, d_carry = running
+            step = step if carries is None else count[i] - 1 - step
+            carry = None if carries is None else carries[step]
             j = schedule[i, step]
             k_tile, v_tile = _slice(k, j, tiles.key), _slice(v, j, tiles.key)
             key_tile = _slice_tokens(key, j, tiles.key)
+            seen = visible(rule.span, query_tile, key_tile)
 
-            def tile_logits(parameters, q_tile, k_tile, query_features, key_features):
+            def tile_logits(parameters, q_tile, k_tile, query_features, key_features, carry):
                 queries = dataclasses.replace(query_tile, features=query_features)
                 keys = dataclasses.replace(key_tile, features=key_features)
-                return rule.logits(parameters, q_tile, k_tile, queries, keys)
+                return rule.logits(parameters, q_tile, k_tile, queries, keys, seen, carry)
 
-            logits, logits_vjp = jax.vjp(
-                tile_logits, parameters, q_tile, k_tile, query_tile.features, key_tile.features
+            (logits, _), logits_vjp = jax.vjp(
+                tile_logits, parameters, q_tile, k_tile, query_tile.features, key_tile.features, carry
             )
-            logits = jnp.where(visible(rule.span, query_tile, key_tile)[:, None], logits, MASKED)
+            logits = jnp.where(seen[:, None], logits, MASKED)
             weights = jnp.exp(logits - log_total_tile[..., None])
-            d_vT_tile = _values_gradient(weights, d_output_tile, groups)
-            d_weights = _weights_gradient(d_output_tile, v_tile)
+            if rule.scheme.plain_values():
+                d_vT_tile = _values_gradient(weights, d_output_tile, groups)
+                d_weights = _weights_gradient(d_output_tile, v_tile)
+            else:
+                of_values, d_weights, d_v_tile = _weighing_gradients(
+                    rule, parameters, weights, v_tile, query_tile, key_tile, d_output_tile
+                )
+                d_parameters, d_vT_tile = _add(d_parameters, of_values), jnp.swapaxes(d_v_tile, 2, 3)
             d_logits = weights * (d_weights - correction_tile[..., None])
-            more_parameters, more_q, more_k, more_query_features, more_key_features = logits_vjp(d_logits)
+            more_parameters, more_q, more_k, more_query_features, more_key_features, d_carry = logits_vjp(
+                (d_logits, d_carry)
+            )
             return (
                 _add(d_parameters, more_parameters),
                 d_q_tile + more_q.astype(jnp.float32),
@@ -149,6 +170,7 @@ def _backward(rule, tiles, kept, d_output):
                 _add_slice(d_vT, d_vT_tile, j, axis=3),
                 _add(d_query_features, more_query_features),
                 jax.tree.map(lambda total, more: _add_slice(total, more, j, axis=1), d_key_features, more_key_features),
+                d_carry,
             )
 
         start = (
@@ -158,8 +180,9 @@ def _backward(rule, tiles, kept, d_output):
             d_vT,
             _zeros(query_tile.features),
             d_key_features,
+            rule.first_carry(q_tile.shape[:3]),
         )
-        d_parameters, d_q_tile, d_k, d_vT, d_query_features, d_key_features = lax.fori_loop(
+        d_parameters, d_q_tile, d_k, d_vT, d_query_features, d_key_features, _ = lax.fori_loop(
             0, count[i], one_key_tile, start
         )
         return (d_parameters, d_k, d_vT, d_key_features), (d_q_tile.astype(q.dtype), d_query_features)
@@ -182,9 +205,44 @@ _attend.defvjp(_forward_keeping, _backward)
 
 
 def _schedule(rule, tiles, query, key) -> tuple[Array, Array]:
-    """Per query tile: its live key tiles, oldest first, int32 [query tiles, key tiles]; and how many, [query tiles]."""
+    """Per query tile: its live key tiles, int32 [query tiles, key tiles]; and how many, [query tiles].
+
+    Oldest first, or newest first for schemes that accumulate. Keys of a document stand in order, so tiles do too.
+    """
     live = live_tiles(rule.span, query, key, tiles.query, tiles.key)
-    return jnp.argsort(~live, axis=1, stable=True).astype(jnp.int32), live.sum(axis=1, dtype=jnp.int32)
+    count = live.sum(axis=1, dtype=jnp.int32)
+    if rule.scheme.accumulates():
+        order = live.shape[1] - 1 - jnp.argsort(~live[:, ::-1], axis=1, stable=True)
+    else:
+        order = jnp.argsort(~live, axis=1, stable=True)
+    return order.astype(jnp.int32), count
+
+
+def _carries(rule, tiles, parameters, q_tile, k, query_tile, key, order, count) -> Array | None:
+    """What each live key tile of one query tile was handed, [key tiles, B, H, Q]; None where nothing accumulates."""
+    first = rule.first_carry(q_tile.shape[:3])
+    if first is None:
+        return None
+
+    def one_key_tile(step, running):
+        carries, carry = running
+        carries = lax.dynamic_update_index_in_dim(carries, carry, step, 0)
+        k_tile, key_tile = _slice(k, order[step], tiles.key), _slice_tokens(key, order[step], tiles.key)
+        seen = visible(rule.span, query_tile, key_tile)
+        return carries, rule.logits(parameters, q_tile, k_tile, query_tile, key_tile, seen, carry)[1]
+
+    empty = jnp.zeros((order.shape[0], *first.shape), first.dtype)
+    return lax.fori_loop(0, count, one_key_tile, (empty, first))[0]
+
+
+def _weighing_gradients(rule, parameters, weights, v_tile, query_tile, key_tile, d_output_tile):
+    """Gradients of a scheme's own `weigh`: of its learned numbers, the weights and the values of a tile."""
+
+    def weigh(parameters, weights, v_tile):
+        return rule.weigh(parameters, weights, v_tile, query_tile, key_tile)
+
+    _, pull = jax.vjp(weigh, parameters, weights, v_tile)
+    return pull(d_output_tile.astype(jnp.float32))
 
 
 def _weights_gradient(d_output_BxHxQxK: Array, v_BxGxTxK: Array) -> Array:
@@ -215,7 +273,8 @@ def _slice(x: Array, i: Array, tile: int, axis: int = 2) -> Array:
 def _slice_tokens(tokens: Tokens, i: Array, tile: int) -> Tokens:
     features = jax.tree.map(lambda f: _slice(f, i, tile, axis=1), tokens.features)
     position, document = _slice(tokens.position, i, tile, axis=1), _slice(tokens.document, i, tile, axis=1)
-    return tokens_like(tokens, position=position, document=document, features=features)
+    drawn = None if tokens.drawn is None else _slice(tokens.drawn, i, tile, axis=1)
+    return tokens_like(tokens, position=position, document=document, features=features, drawn=drawn)
 
 
 def _add_slice(total: Array, more: Array, i: Array, axis: int) -> Array:

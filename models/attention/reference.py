@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from models.attention.rule import MASKED, AttentionRule, weigh_values
+from models.attention.rule import MASKED, AttentionRule
 from models.attention.visibility import visible
 from models.positions.scheme import Tokens
 
@@ -24,9 +24,10 @@ def reference_attention(
     Queries are already rotated and divided by √K, keys rotated. Softmax is taken in float32.
     """
     seen_BxLxS = visible(rule.span, query, key)
-    logits = rule.logits(parameters, q_BxHxLxK, k_BxGxSxK, query, key)
+    carry = rule.first_carry(q_BxHxLxK.shape[:3])
+    logits, _ = rule.logits(parameters, q_BxHxLxK, k_BxGxSxK, query, key, seen_BxLxS, carry)
     logits = jnp.where(seen_BxLxS[:, None], logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1)
     sees_any_BxL = seen_BxLxS.any(axis=-1)
-    output = weigh_values(weights, v_BxGxSxK) * sees_any_BxL[:, None, :, None]
+    output = rule.weigh(parameters, weights, v_BxGxSxK, query, key) * sees_any_BxL[:, None, :, None]
     return output.astype(v_BxGxSxK.dtype)

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from models.positions.scheme import Array, PositionScheme, Tile, distance
+from models.positions.scheme import Array, PositionScheme, Tile
 
 
 def slopes(heads: int) -> np.ndarray:
@@ -26,7 +27,9 @@ def slopes(heads: int) -> np.ndarray:
 class ALiBi(PositionScheme):
     """Subtracts `slope_h · distance` from the logits, after their division by √head_size; nothing is learned."""
 
+    takes: ClassVar[str] = "distances"
+
     def change_logits(self, parameters: dict[str, Array], logits_BxHxQxT: Array, tile: Tile) -> Array:
         """The logits less each head's slope times the distance, float32 [B, H, Q, T]."""
         slope_Hx1x1 = slopes(tile.q_BxHxQxK.shape[1])[:, None, None]
-        return logits_BxHxQxT - slope_Hx1x1 * distance(tile)[:, None].astype(jnp.float32)
+        return logits_BxHxQxT - slope_Hx1x1 * self.distance(tile)[:, None].astype(jnp.float32)

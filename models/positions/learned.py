@@ -1,6 +1,7 @@
 """A learned vector for each position, added to the embeddings."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ class Learned(PositionScheme):
 
     length: rows of the table, in tokens; None stands for the length trained at, to be filled in before use.
     """
+
+    takes: ClassVar[str] = "whole positions"
 
     length: int | None = None
 

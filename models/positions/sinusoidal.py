@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +19,11 @@ class Sinusoidal(PositionScheme):
     """Adds `sin(pω_i)` and `cos(pω_i)` with `ω_i = base^(-2i/width)`.
 
     layout: "concatenated" puts all sines before all cosines (tensor2tensor); "interleaved" alternates them (the paper).
+    Defined at every position, but beyond its training length a model meets sums that it never saw.
     Source: Vaswani et al. (2017), "Attention Is All You Need", section 3.5.
     """
+
+    takes: ClassVar[str] = "positions"
 
     layout: str = "concatenated"
     base: float = 10000.0

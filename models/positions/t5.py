@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.errors import require
-from models.positions.scheme import Array, ParameterSpec, PositionScheme, Tile, distance
+from models.positions.scheme import Array, ParameterSpec, PositionScheme, Tile
 
 
 def relative_bucket(relative_position: np.ndarray, bidirectional: bool, buckets: int, max_distance: int) -> np.ndarray:
@@ -45,6 +46,8 @@ class T5(PositionScheme):
     buckets: number of buckets. max_distance: distance in tokens from which all share the last bucket.
     """
 
+    takes: ClassVar[str] = "whole distances"
+
     buckets: int = 32
     max_distance: int = 128
 
@@ -62,6 +65,6 @@ class T5(PositionScheme):
         # From max_distance on there is one bucket, so a table by distance is short and its buckets are constants.
         bucket_D = relative_bucket(-np.arange(self.max_distance + 1), False, self.buckets, self.max_distance)
         bias_DxH = parameters["bias"].astype(jnp.float32)[bucket_D]
-        near_BxQxT = jnp.clip(distance(tile), 0, self.max_distance)
+        near_BxQxT = jnp.clip(self.distance(tile), 0, self.max_distance)
         bias_BxQxTxH = jnp.take(bias_DxH, near_BxQxT, axis=0, mode="clip")
         return logits_BxHxQxT + jnp.moveaxis(bias_BxQxTxH, -1, 1)

@@ -5,6 +5,7 @@ import pytest
 
 from experiments.config import StudyConfig
 from experiments.overrides import apply_overrides, changed
+from models.attention.visibility import And, Chunked, GlobalTokens, Or, Sinks, Sliding
 from models.errors import InvalidInput
 from models.positions import PositionScheme
 from models.positions.rotary import Rotary
@@ -62,7 +63,7 @@ def test_a_name_brings_its_alternatives_fields():
         model__position__scaling__factor="4", model__position__scaling__name="yarn", model__position__name="rope"
     ).model.position
     assert position == Rotary(scaling=YaRN(factor=4.0))
-    assert "has the fields name, buckets" in refusal(model__position__name="t5", model__position__base="5.0")
+    assert "has the fields name, index, buckets" in refusal(model__position__name="t5", model__position__base="5.0")
 
 
 def test_fields_that_both_alternatives_have_keep_what_was_changed():
@@ -90,6 +91,24 @@ def test_a_layer_pattern_is_written_as_plain_dictionaries(brackets):
     assert resolved(config, seed="3").model.pattern == config.model.pattern
 
 
+def test_spans_are_combined_as_plain_dictionaries():
+    near = "{'name': 'sliding', 'window': 8}"
+    config = resolved(model__span__name="and", model__span__of=f"[{near}, {{'name': 'chunked', 'chunk': 32}}]")
+    assert config.model.span == And((Sliding(8), Chunked(32)))
+    either = f"{{'name': 'or', 'of': ({near}, {{'name': 'global_tokens'}})}}"
+    nested = resolved(config, model__span__name="or", model__span__of=f"[{either}, {{'name': 'sinks', 'sinks': 2}}]")
+    assert nested.model.span == Or((Or((Sliding(8), GlobalTokens())), Sinks(sinks=2)))
+    assert resolved(model__pattern=f"({{'span': {either}}},)").model.pattern[0].span == nested.model.span.of[0]
+    # One member needs no brackets; another combination keeps the members chosen before.
+    assert resolved(model__span__of=near, model__span__name="or").model.span == Or((Sliding(8),))
+    assert resolved(config, model__span__name="or").model.span == Or((Sliding(8), Chunked(32)))
+    assert resolved(config, seed="3").model.span == config.model.span
+    assert changed(StudyConfig(), config) == {
+        "model.span.name": "and",
+        "model.span.of": [{"name": "sliding", "window": 8}, {"name": "chunked", "chunk": 32}],
+    }
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -114,12 +133,24 @@ def test_a_layer_pattern_is_written_as_plain_dictionaries(brackets):
         ),
         (
             {"model__position": "alibi"},
-            "a dictionary of fields; config.model.position.name may be alibi, learned",
+            "a dictionary of fields; config.model.position.name may be ",
         ),
         ({"model__pattern": "({'position': {'name': 'x'}},)"}, "config.model.pattern[0].position.name = 'x' is not"),
         (
             {"model__pattern": "({'places': 1},)"},
             "config.model.pattern[0].places is unknown; config.model.pattern",
+        ),
+        (
+            {"model__span__name": "or", "model__span__of": "()"},
+            "config.model.span.of = () is not allowed; it must be a",
+        ),
+        (
+            {"model__span__name": "or", "model__span__of": "[{'name': 'full'}, {'name': 'sliding', 'window': 0}]"},
+            "config.model.span.of[1].window = 0 is not allowed; it must be at least 1",
+        ),
+        (
+            {"model__span__name": "and", "model__span__of": "sliding, full"},
+            "config.model.span.of[0] = 'sliding' is not allowed; it must be a dictionary of fields; config.model.span.",
         ),
         ({"optimizer__learning_rate": "fast"}, "config.optimizer.learning_rate = 'fast' is not allowed; it must be of"),
         ({"seed": "-1"}, "config.seed = -1 is not allowed; it must be at least 0 and below 4294967296"),
@@ -144,7 +175,10 @@ def test_changed_names_what_differs_and_of_another_alternative_only_what_is_not_
     assert changed(before, after) == {
         "model.position.scaling.name": "yarn",
         "model.position.scaling.factor": 4.0,
-        "model.pattern": [{"position": None, "span": None}, {"position": {"name": "none"}, "span": None}],
+        "model.pattern": [
+            {"position": None, "span": None, "temperature": None},
+            {"position": {"name": "none", "index": {"name": "identity"}}, "span": None, "temperature": None},
+        ],
         "tokenizer.name": "byte",
         "evaluation.lengths": [8, 16],
     }

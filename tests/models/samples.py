@@ -8,9 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.attention.visibility import (
+    And,
+    BlockSparse,
+    Chunked,
+    Dilated,
+    Full,
+    GlobalTokens,
+    Or,
+    Prefix,
+    Sinks,
+    Sliding,
+    Strided,
+    Visibility,
+)
 from models.cache import Cache, init_cache
 from models.config import ModelConfig
-from models.positions import PositionScheme, Rotary, Scaling, Tokens
+from models.positions import ALiBi, PositionScheme, Rotary, Scaling, Tokens
+from models.positions.index import Index
+from models.positions.temperature import Temperature
 from models.transformer import Transformer, init_parameters, to_logits, unroll_parameters
 
 
@@ -41,13 +57,64 @@ def filled(alternative: type, **values):
     return alternative(**{name: value for name, value in values.items() if name in names})
 
 
-# Every registered scheme; rotary positions under every registered scaling.
-SCHEMES: dict[str, PositionScheme] = {
-    name: filled(cls, length=LENGTH + 4, buckets=8, max_distance=16) for name, cls in PositionScheme.registry.items()
-} | {
-    f"rope {name}": Rotary(scaling=filled(cls, factor=4.0, original_length=ORIGINAL_LENGTH, round_to=ROUND_TO))
-    for name, cls in Scaling.registry.items()
-    if name != "none"
+def _scaling(cls: type[Scaling]) -> Scaling:
+    return filled(
+        cls,
+        factor=4.0,
+        original_length=ORIGINAL_LENGTH,
+        round_to=ROUND_TO,
+        short_factor=(1.25,),
+        long_factor=(4.0,),
+    )
+
+
+# Every registered index transform, such that it matters within those texts.
+INDICES: dict[str, Index] = {
+    name: filled(
+        cls,
+        window=3,
+        step=2.0,
+        group=2,
+        original_length=ORIGINAL_LENGTH,
+        local=2,
+        sinks=1,
+        factor=2.0,
+        maximum=LENGTH + 9,
+    )
+    for name, cls in Index.registry.items()
+}
+
+TEMPERATURES: dict[str, Temperature] = {
+    name: filled(cls, original_length=ORIGINAL_LENGTH, factor=4.0, value=1.5, floor_length=3)
+    for name, cls in Temperature.registry.items()
+}
+
+# Every registered scheme; rotary positions under every registered scaling and index transform, and a bias under one.
+SCHEMES: dict[str, PositionScheme] = (
+    {
+        name: filled(cls, length=LENGTH + 4, buckets=8, max_distance=16, max_position=3)
+        for name, cls in PositionScheme.registry.items()
+    }
+    | {f"rope {name}": Rotary(scaling=_scaling(cls)) for name, cls in Scaling.registry.items() if name != "none"}
+    | {f"rope {name}": Rotary(index=index) for name, index in INDICES.items() if name != "identity"}
+    | {"alibi leaky_clipped": ALiBi(index=INDICES["leaky_clipped"])}
+    | {"rope bfloat16": Rotary(angles="bfloat16")}
+    | {"rope partial": Rotary(share=0.75), "rope proportional": Rotary(share=0.75, share_rule="proportional")}
+)
+
+# Every registered span, such that it hides something within those texts.
+SPANS: dict[str, Visibility] = {
+    "full": Full(),
+    "sliding": Sliding(5),
+    "sinks": Sinks(window=3, sinks=2),
+    "dilated": Dilated(window=3, dilation=3),
+    "strided": Strided(6),
+    "block_sparse": BlockSparse(block=6, columns=2),
+    "global_tokens": GlobalTokens(3),
+    "chunked": Chunked(5),
+    "prefix": Prefix(6),
+    "and": And((Dilated(window=4, dilation=2), Chunked(7))),
+    "or": Or((Sliding(2), GlobalTokens(1), Chunked(3))),
 }
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from models.accounting import keys_seen, parameter_count, training_flops_per_token
 from models.attention import Full, Sliding, Visibility, visible
+from models.attention.visibility import And, Chunked, GlobalTokens, Or, Prefix, Strided
 from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
 from models.positions import T5, Learned, NoPosition
 from models.positions.scheme import contiguous_tokens
@@ -34,7 +35,12 @@ def test_parameters(changes, count):
 
 
 @pytest.mark.parametrize(
-    "span", [*(cls() for _, cls in Visibility.registry.items()), Sliding(1), Sliding(5), Sliding(99)]
+    "span",
+    [
+        *(cls() for _, cls in Visibility.registry.items()),
+        *(Sliding(1), Sliding(5), Sliding(99), Strided(9), Chunked(40), Prefix(20)),
+        Or((And((Sliding(50), Chunked(70))), GlobalTokens(3))),
+    ],
 )
 @pytest.mark.parametrize("length", [1, 7, 300])
 def test_keys_seen_are_the_visible_ones(span, length):
@@ -51,3 +57,5 @@ def test_operations():
     assert training_flops_per_token(gated, 9) == 6 * (weights - 3 * PLAIN + 3 * 3 * 16 * 40) + 3 * (2 * 6 * 16 * 5)
     sliding = BASE.replace(pattern=(LayerConfig(span=Sliding(1)), LayerConfig()))
     assert training_flops_per_token(sliding, 9) == 6 * weights + 2 * 6 * 16 * (1 + 5 + 1)
+    chunked = BASE.replace(span=Chunked(3))
+    assert training_flops_per_token(chunked, 9) == 6 * weights + 3 * (2 * 6 * 16 * 2)

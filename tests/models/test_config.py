@@ -8,7 +8,20 @@ from models.errors import InvalidInput
 from models.feed_forward import ACTIVATIONS
 from models.norms import NORMS
 from models.placements import PLACEMENTS
-from models.positions import ALiBi, Learned, NoPosition, PositionScheme, Rotary, Scaling
+from models.positions import (
+    T5,
+    ALiBi,
+    BaseN,
+    DynamicNTK,
+    Learned,
+    NoPosition,
+    PositionScheme,
+    Rotary,
+    Scaling,
+    Sinusoidal,
+)
+from models.positions.index import Clipped, Index, Interpolated, LeakyClipped, Randomized, Shifted
+from models.positions.temperature import Temperature
 
 SEVEN = tuple(LayerConfig() for _ in range(7))
 
@@ -66,7 +79,16 @@ def test_its_parts_refuse(part, fields, message):
 
 
 @pytest.mark.parametrize(
-    "registry", [PositionScheme.registry, Scaling.registry, Visibility.registry, NORMS, PLACEMENTS]
+    "registry",
+    [
+        PositionScheme.registry,
+        Scaling.registry,
+        Index.registry,
+        Temperature.registry,
+        Visibility.registry,
+        NORMS,
+        PLACEMENTS,
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_known_ones(registry):
     with pytest.raises(InvalidInput) as refused:
@@ -96,12 +118,42 @@ def test_the_pattern_repeats_and_falls_back_on_the_model():
     assert ModelConfig(position=ALiBi()).schemes() == (ALiBi(),)
 
 
+def test_two_tables_of_one_kind_are_refused():
+    with pytest.raises(InvalidInput, match="two schemes 'learned' with tables"):
+        ModelConfig(position=Learned(length=64), pattern=(LayerConfig(), LayerConfig(Learned(length=32))))
+
+
+def test_an_index_transform_must_fit_its_scheme():
+    for scheme, message in (
+        (NoPosition(index=Clipped()), "'clipped' changes distances, which position.name = 'none' cannot take"),
+        (Sinusoidal(index=Clipped()), "it takes transforms of positions"),
+        (Learned(index=Interpolated(factor=2.0)), "'interpolated' changes positions to fractions"),
+        (T5(index=LeakyClipped()), "'leaky_clipped' changes distances to fractions"),
+        (Rotary(index=Clipped(), scaling=DynamicNTK()), "whose frequencies change with the length"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            ModelConfig(position=scheme)
+    drawing = tuple(LayerConfig(Rotary(index=index)) for index in (Randomized(), Shifted()))
+    with pytest.raises(InvalidInput, match="one way of drawing for all layers"):
+        ModelConfig(pattern=drawing)
+
+
+def test_a_table_must_hold_what_an_index_transform_reaches():
+    shifted = ModelConfig(position=Learned(length=64, index=Shifted(maximum=32)))
+    shifted.require_length("train.length", 32, training=True)
+    shifted.require_length("evaluate.length", 64)
+    with pytest.raises(InvalidInput, match=r"train.length = 33 .* at most 32: .* of 64, and .* 32 positions further"):
+        shifted.require_length("train.length", 33, training=True)
+    with pytest.raises(InvalidInput, match=r"at most 40: position.index.name = 'randomized' has no more positions"):
+        ModelConfig(position=Rotary(index=Randomized(maximum=40))).require_length("evaluate.length", 41)
+
+
 def test_lengths_beyond_a_table_are_refused_by_name():
-    config = ModelConfig(position=Learned(length=64), pattern=(LayerConfig(), LayerConfig(Learned(length=32))))
+    config = ModelConfig(position=Learned(length=64), pattern=(LayerConfig(), LayerConfig(BaseN(base=2, digits=5))))
     assert config.maximum_length() == 32 and ModelConfig().maximum_length() is None
     config.require_length("evaluate.length", 32)
     ModelConfig().require_length("evaluate.length", 10**9)
-    message = "evaluate.length = 33 is not allowed; it must be at most 32: position.name = 'learned' is undefined"
+    message = "evaluate.length = 33 is not allowed; it must be at most 32: position.name = 'base_n' is undefined"
     with pytest.raises(InvalidInput) as refused:
         config.require_length("evaluate.length", 33)
     assert str(refused.value).startswith(message)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.attention import Sliding
+from models.attention.visibility import Prefix
 from models.config import LayerConfig
 from models.decoding import decode_step, generate, prefill, prompt_tokens
 from models.errors import InvalidInput
@@ -16,6 +17,8 @@ from tests.models.samples import (
     LENGTH,
     ORIGINAL_LENGTH,
     SCHEMES,
+    SPANS,
+    TEMPERATURES,
     TINY,
     compiled,
     empty_cache,
@@ -83,6 +86,19 @@ def test_decoding_equals_the_full_pass(scheme):
     """Ragged, left-padded prompts; the scalings cross their original length on the way."""
     assert PROMPT <= ORIGINAL_LENGTH < LENGTH
     config = TINY.replace(position=scheme, embeddings="separate")
+    check_against(full(config, text(2)), config)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES.values(), ids=TEMPERATURES)
+def test_decoding_under_a_temperature(temperature):
+    config = TINY.replace(temperature=temperature, embeddings="separate")
+    check_against(full(config, text(2)), config)
+
+
+@pytest.mark.parametrize("span", SPANS.values(), ids=SPANS)
+def test_decoding_under_a_span(span):
+    """A span that looks ahead does so within the prompts."""
+    config = TINY.replace(span=span if span.is_causal() else Prefix(PROMPT - 2), embeddings="separate")
     check_against(full(config, text(2)), config)
 
 

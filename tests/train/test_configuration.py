@@ -9,6 +9,7 @@ import ml_collections
 import pytest
 
 from experiments.config import StudyConfig
+from models.attention.visibility import And, Chunked, GlobalTokens, Or, Sliding
 from models.config import LayerConfig, ModelConfig
 from models.errors import InvalidInput, require
 from models.positions.none import NoPosition
@@ -51,6 +52,7 @@ class Drawing:
 def test_a_study_comes_back_as_it_was():
     pattern = (LayerConfig(), LayerConfig(position=NoPosition()))
     model = ModelConfig(layers=2, position=Rotary(scaling=YaRN(factor=2.0)), pattern=pattern)
+    model = model.replace(span=Or((And((Sliding(8), Chunked(32))), GlobalTokens(2))))
     study = StudyConfig(seed=3, model=model)
     assert from_config_dict(StudyConfig, to_config_dict(study)) == study
     # And through the text of a run folder's config.json.

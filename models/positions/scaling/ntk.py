@@ -1,4 +1,6 @@
-"""Rules that change the base: the highest frequency stays as it is, the lowest is divided by the whole factor."""
+"""Rules that change the base, or grow from pair to pair as such a change does: high frequencies stay almost as they
+are, the lowest is divided by the whole factor.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,6 +42,46 @@ class NTKAware(Scaling):
 
     def frequencies(self, base: float, width: int) -> np.ndarray:
         return plain_frequencies(base, width) * self.factor ** -stretch_exponents(width)
+
+
+@Scaling.registry.register("fixed_ntk")
+@dataclass(frozen=True)
+class FixedNTK(Scaling):
+    """The base becomes `base · factor`, and every frequency is then divided by `factor^(2/width)`: in all,
+    `θ_i · factor^(-2(i+1)/width)`. NTK-aware scaling that asks a share of the highest frequency too.
+
+    Source: Su (2023), "RoPE as a β-ary encoding, continued" (Transformer series, part 11), where it is NTK-RoPE-fixed.
+    """
+
+    factor: float = 1.0
+
+    def __post_init__(self):
+        require_factor(self.factor)
+
+    def frequencies(self, base: float, width: int) -> np.ndarray:
+        return plain_frequencies(base, width) * self.factor ** -(np.arange(2, width + 2, 2) / width)
+
+
+@Scaling.registry.register("mixed_ntk")
+@dataclass(frozen=True)
+class MixedNTK(Scaling):
+    """`θ_i · exp(-a·(i+1)^exponent)` with `a = ln(factor) / (width/2)^exponent`: the lowest frequency is divided by
+    `factor`, the others by less.
+
+    exponent: 1 is fixed NTK, 0 is position interpolation; 0.625 is the article's choice for a model that is not tuned.
+    Source: Su (2023), "RoPE as a β-ary encoding, continued" (Transformer series, part 11), where it is NTK-RoPE-mixed.
+    """
+
+    factor: float = 1.0
+    exponent: float = 0.625
+
+    def __post_init__(self):
+        require_factor(self.factor)
+        require(0 <= self.exponent <= 1, "exponent", self.exponent, "from 0 to 1")
+
+    def frequencies(self, base: float, width: int) -> np.ndarray:
+        share = np.arange(2, width + 2, 2) / width
+        return plain_frequencies(base, width) * self.factor ** -(share**self.exponent)
 
 
 @Scaling.registry.register("dynamic_ntk")
@@ -84,6 +126,9 @@ class DynamicNTK(Scaling):
         original = self.plain_length()
         maximum = jnp.maximum if isinstance(length, jax.Array) else max
         return 1.0 + self.factor * (maximum(length, original) - original) / original
+
+    def at_length(self, length: int) -> Scaling:
+        return NTKAware(factor=float(self.stretch(length)))
 
     def frequencies_at(self, base: float, width: int, length: jax.Array) -> jax.Array:
         logarithm = jnp.log(jnp.asarray(self.stretch(length), jnp.float32))

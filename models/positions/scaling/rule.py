@@ -21,6 +21,11 @@ def plain_frequencies(base: float, width: int) -> np.ndarray:
     return base ** -(np.arange(0, width, 2) / width)
 
 
+def turns(frequencies: np.ndarray, length: float) -> np.ndarray:
+    """How many times each pair turns around over `length` tokens, `length·θ_i / 2π`, float64 [pairs]."""
+    return length * frequencies / (2 * math.pi)
+
+
 def require_factor(factor: float) -> None:
     """Raises InvalidInput unless `factor`, how many times the context is extended, is a finite number from 1 on."""
     require(math.isfinite(factor) and factor >= 1, "factor", factor, "a finite number of at least 1")
@@ -50,9 +55,19 @@ class Scaling:
     name: ClassVar[str]
     depends_on_length: ClassVar[bool] = False
 
+    def check(self, width: int) -> None:
+        """Raises InvalidInput where the rule does not fit a rotary width."""
+
     def frequencies(self, base: float, width: int) -> np.ndarray:
-        """Radians per token of each pair of the rotary width, float64 [width/2], from the highest to the lowest."""
+        """Radians per token of each pair of the rotary width, float64 [width/2], from the highest to the lowest.
+
+        Of a rule that `depends_on_length`: those up to its original length.
+        """
         return plain_frequencies(base, width)
+
+    def at_length(self, length: int) -> "Scaling":
+        """The rule whose `frequencies` are what this one uses at a current length in tokens."""
+        return self
 
     def frequencies_at(self, base: float, width: int, length: jax.Array) -> jax.Array:
         """Frequencies at a current length, float32 [*length.shape, width/2], for a rule that `depends_on_length`."""

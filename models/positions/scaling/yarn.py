@@ -12,6 +12,7 @@ from models.positions.scaling.rule import (
     plain_frequencies,
     require_factor,
     require_original_length,
+    turns,
 )
 
 RAMPS = ("code", "paper")
@@ -22,8 +23,8 @@ def turns_ramp(base: float, width: int, original_length: int, slow: float, fast:
 
     0 up to `slow` turns, 1 from `fast` on. Source: Peng et al. (2023), "YaRN", section 3.2.
     """
-    turns = original_length * plain_frequencies(base, width) / (2 * math.pi)
-    return np.clip((turns - slow) / (fast - slow), 0.0, 1.0)
+    over_original = turns(plain_frequencies(base, width), original_length)
+    return np.clip((over_original - slow) / (fast - slow), 0.0, 1.0)
 
 
 def index_ramp(
@@ -32,16 +33,17 @@ def index_ramp(
     """How much of each frequency to keep, float64 [width/2] in [0, 1], linear in its index.
 
     1 up to the index that turns `fast` times over the original length, 0 from the one that turns `slow` times on;
-    `truncate` widens the two to whole indices. Source: the YaRN authors' code, which transformers and vLLM follow.
+    `truncate` widens the two to whole indices. Source: the YaRN authors' code, which transformers and vLLM follow, and
+    which is followed here where it means nothing too: over fewer than 2π tokens, hardly anything is interpolated.
     """
 
-    def index(turns: float) -> float:
-        return width * math.log(original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
+    def index(count: float) -> float:
+        return width * math.log(original_length / (count * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = index(fast), index(slow)
     if truncate:
         low, high = math.floor(low), math.ceil(high)
-    low, high = (min(max(end, 0), width - 1) for end in (low, high))
+    low, high = max(low, 0), min(high, width - 1)
     if low == high:
         high += 0.001  # as in that code: a step in the place of a division by zero
     return 1.0 - np.clip((np.arange(width // 2) - low) / (high - low), 0.0, 1.0)
@@ -90,7 +92,7 @@ class YaRN(Scaling):
     """NTK-by-parts with a temperature `0.1·ln(factor) + 1` on cosines and sines.
 
     ramp: "code" is linear in the index of the frequency, as the authors and everyone after them run it; "paper" is
-      linear in its turns over the original length, as they print it. They differ by up to three times in frequency.
+      linear in its turns over the original length, as they print it. At factor 16 they differ by up to three times.
     beta_fast, beta_slow: the turns above which a frequency is kept and below which it is interpolated.
     truncate: whether the ends of the ramp are widened to whole indices; only the "code" ramp has indices.
     mscale, mscale_all_dim: given together, the temperature is the ratio of the two weighted temperatures (DeepSeek).

@@ -4,20 +4,42 @@ import functools
 from dataclasses import dataclass
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.attention import AttentionRule, Full, Sliding, Tiles, Visibility, blockwise_attention, reference_attention
+from models.attention import (
+    AttentionRule,
+    Full,
+    Sliding,
+    Tiles,
+    Visibility,
+    blockwise_attention,
+    reference_attention,
+    visible,
+)
 from models.positions import ALiBi, NoPosition, PositionScheme, Tokens
-from models.positions.scheme import contiguous_tokens
+from models.positions.cope import CoPE
+from models.positions.deberta import DeBERTa
+from models.positions.forgetting import Forgetting
+from models.positions.scheme import ParameterSpec, contiguous_tokens, weigh_values
+from models.positions.shaw import Shaw
 from tests.models.samples import SCHEMES, compiled, filled, random, relative_error
 
 HEADS, SIZE, ROWS = 4, 8, 2
 # What can change logits differently: of the schemes that leave them alone, one stands for all.
 CHANGING = {name: scheme for name, scheme in SCHEMES.items() if not scheme.plain_logits()} | {"none": NoPosition()}
+# Of tables so small that most distances are beyond them.
+CONTENT_DEPENDENT = {
+    "shaw": Shaw(max_distance=4),
+    "deberta": DeBERTa(max_distance=8, buckets=4),
+    "deberta 1": DeBERTa(max_distance=5, buckets=None),
+    "cope": CoPE(max_position=3),
+    "forgetting": Forgetting(),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,9 @@ def both(rule: AttentionRule, tiles: Tiles, learned, q, k, v, query: Tokens, key
 
     def evaluate(attention):
         def function(learned, q, k, v, query_features, key_features):
-            queries, keys = query.replace(features=query_features), key.replace(features=key_features)
+            # The queries are the last of the keys' tokens: what a key has, they have.
+            shared = {name: value[:, value.shape[1] - q.shape[2] :] for name, value in key_features.items()}
+            queries, keys = query.replace(features=shared | query_features), key.replace(features=key_features)
             return attention(rule, learned, q, k, v, queries, keys)
 
         values, pull = jax.vjp(function, learned, q, k, v, query.features, key.features)
@@ -46,8 +70,41 @@ def both(rule: AttentionRule, tiles: Tiles, learned, q, k, v, query: Tokens, key
     return evaluate(reference_attention), evaluate(functools.partial(blockwise_attention, tiles=tiles))
 
 
+@dataclass(frozen=True)
+class Counting(PositionScheme):
+    """Every visible key counts one, so that sums over newer keys are distances: ALiBi by another way."""
+
+    def accumulate(self, parameters, logits_BxHxQxT, tile):
+        return jnp.ones_like(logits_BxHxQxT)
+
+    def change_logits(self, parameters, logits_BxHxQxT, tile):
+        return logits_BxHxQxT - 0.25 * (tile.accumulated_BxHxQxT - 1)
+
+
+@dataclass(frozen=True)
+class Penalty(PositionScheme):
+    """A quarter per token of distance."""
+
+    def change_logits(self, parameters, logits_BxHxQxT, tile):
+        return logits_BxHxQxT - 0.25 * self.distance(tile)[:, None]
+
+
+@dataclass(frozen=True)
+class Fading(PositionScheme):
+    """Values count less the farther they are, by a learned rate; and it sees of a tile what `weigh` may see."""
+
+    def layer_parameters(self, heads, head_size):
+        return {"rate": ParameterSpec((heads,), jax.nn.initializers.ones, ("heads",))}
+
+    def weigh(self, parameters, weights_BxHxQxT, v_BxGxTxK, tile):
+        assert tile.q_BxHxQxK is None and tile.k_BxGxTxK is None and not tile.query.features and not tile.key.features
+        rate_Hx1x1 = jnp.square(parameters["rate"])[:, None, None]
+        faded = weights_BxHxQxT * jnp.exp(-0.1 * rate_Hx1x1 * jnp.maximum(self.distance(tile), 0)[:, None])
+        return weigh_values(faded, v_BxGxTxK)
+
+
 def evaluate(scheme, span, tiles, query: Tokens, key: Tokens, groups=2, seed=0, dtype=jnp.float32):
-    """`both`, on random vectors; keys and queries rotated as the scheme asks."""
+    """`both`, on random vectors and features; keys and queries scaled and rotated as the model does."""
     learned = {
         name: random(*spec.shape, seed=seed + 5 + i)
         for i, (name, spec) in enumerate(scheme.layer_parameters(HEADS, SIZE).items())
@@ -56,9 +113,14 @@ def evaluate(scheme, span, tiles, query: Tokens, key: Tokens, groups=2, seed=0, 
     k, v = (random(ROWS, groups, key.position.shape[1], SIZE, seed=seed + i) for i in (2, 3))
 
     def rotate(x, tokens):
-        return jnp.swapaxes(scheme.rotate(jnp.swapaxes(x, 1, 2), scheme.index(tokens.position)), 1, 2)
+        return jnp.swapaxes(scheme.rotate(jnp.swapaxes(x, 1, 2), scheme.place(tokens)), 1, 2)
 
-    q, k = rotate(q, query), rotate(k, key)
+    q, k = rotate(q / np.sqrt(SIZE).astype(np.float32), query), rotate(k, key)
+    features = {
+        name: random(ROWS, key.position.shape[1], *shape, seed=seed + 20 + i)
+        for i, (name, shape) in enumerate(scheme.feature_shapes(HEADS).items())
+    }
+    key = key.replace(features=key.features | features)
     return both(
         AttentionRule(scheme, span),
         tiles,
@@ -68,6 +130,22 @@ def evaluate(scheme, span, tiles, query: Tokens, key: Tokens, groups=2, seed=0, 
         key,
         weight.astype(dtype),
     )
+
+
+def agree(wanted, got, span: Visibility, query: Tokens, key: Tokens) -> bool:
+    """Whether values and gradients are the same to 1e-5.
+
+    Learned numbers' gradients sum over all pairs, and one alone may cancel: they are compared as one vector. Where few
+    queries see two keys, gradients of logits are little but rounding, and only that of `v` is compared.
+    """
+    if (visible(span, query, key).sum(-1) >= 2).sum() < 8:
+        wanted, got = ((values, gradients[3]) for values, gradients in (wanted, got))
+    else:
+        wanted, got = (
+            (values, jax.flatten_util.ravel_pytree(gradients[0])[0], gradients[1:])
+            for values, gradients in (wanted, got)
+        )
+    return relative_error(got, wanted) < 1e-5
 
 
 def packed(rows: list[list[tuple[bool, int]]], length: int) -> Tokens:
@@ -96,7 +174,7 @@ def test_documents_and_padding(scheme, rows, seed):
     """Lengths that divide by neither tile; rows that are padding alone, on the left, in between or on the right."""
     tokens = packed(rows, 21)
     wanted, got = evaluate(scheme, Full(), Tiles(8, 4), tokens, tokens, seed=seed)
-    assert relative_error(got, wanted) < 1e-5
+    assert agree(wanted, got, Full(), tokens, tokens)
 
 
 @settings(max_examples=4)
@@ -118,7 +196,37 @@ def test_lengths_windows_groups_and_tiles(name, lengths, window, groups, tiles, 
     query = jax.tree.map(lambda x: x[:, earlier:], key)
     span = Full() if window is None else Sliding(window)
     wanted, got = evaluate(CHANGING[name], span, tiles, query, key, groups, seed)
+    assert agree(wanted, got, span, query, key)
+
+
+@pytest.mark.parametrize("name", CONTENT_DEPENDENT)
+@given(rows=DOCUMENTS, seed=st.integers(0, 2**16))
+@example(rows=[[(True, 23)], [(False, 4), (True, 11), (True, 8)]], seed=0)
+@settings(max_examples=6)
+def test_content_dependent_schemes_in_windows(name, rows, seed):
+    """The last 17 of 23 tokens ask; neither length divides by its tile; two heads share a key."""
+    key = packed(rows, 23)
+    query = jax.tree.map(lambda x: x[:, 6:], key)
+    wanted, got = evaluate(CONTENT_DEPENDENT[name], Sliding(9), Tiles(7, 4), query, key, seed=seed)
+    assert agree(wanted, got, Sliding(9), query, key)
+
+
+def test_sums_run_over_visible_keys_alone_from_the_newest_on():
+    """Across tiles and within, whatever else stands in a row; in the reference and in tiles."""
+    span = Sliding(6)
+    tokens = packed([[(True, 13), (False, 2), (True, 8)], [(False, 2), (True, 19)]], 23)
+    wanted, _ = evaluate(Penalty(), span, Tiles(8, 8), tokens, tokens)
+    for counted in evaluate(Counting(), span, Tiles(7, 4), tokens, tokens):
+        assert relative_error(counted, wanted) < 1e-5
+
+
+def test_a_scheme_that_weighs_values_its_own_way():
+    tokens = packed([[(True, 13), (True, 8)], [(False, 2), (True, 19)]], 21)
+    wanted, got = evaluate(Fading(), Full(), Tiles(4, 8), tokens, tokens)
     assert relative_error(got, wanted) < 1e-5
+    assert np.abs(got[1][0]["rate"]).max() > 0.01
+    plain, _ = evaluate(NoPosition(), Full(), Tiles(4, 8), tokens, tokens)
+    assert relative_error(got[0], plain[0]) > 0.1
 
 
 @pytest.mark.parametrize("name", Visibility.registry)
@@ -175,18 +283,25 @@ def test_tiles_that_nobody_sees_are_not_computed():
         assert np.isfinite(gradient).all()
 
 
-def needed_bytes(length: int, gradients: bool, jit) -> int:
+def needed_bytes(length: int, gradients: bool, jit, scheme: PositionScheme = ALiBi()) -> int:
     """Of the compiled program, beside its inputs."""
-    rule, tokens = AttentionRule(ALiBi(), Full()), contiguous_tokens(length)
+    rule, tokens = AttentionRule(scheme, Full()), contiguous_tokens(length)
 
-    def forward(q, k, v):
-        return blockwise_attention(rule, {}, q, k, v, tokens, tokens)
+    def forward(learned, features, q, k, v):
+        where = tokens.replace(features=features)
+        return blockwise_attention(rule, learned, q, k, v, where, where)
 
-    def backward(q, k, v, weight):
-        return jax.vjp(forward, q, k, v)[1](weight)
+    def backward(learned, features, q, k, v, weight):
+        return jax.vjp(forward, learned, features, q, k, v)[1](weight)
 
-    x = jax.ShapeDtypeStruct((1, 4, length, 32), jnp.float32)
-    lowered = jit(backward).lower(x, x, x, x) if gradients else jit(forward).lower(x, x, x)
+    def numbers(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    x = numbers(1, 4, length, 32)
+    learned = {name: numbers(*spec.shape) for name, spec in scheme.layer_parameters(4, 32).items()}
+    features = {name: numbers(1, length, *shape) for name, shape in scheme.feature_shapes(4).items()}
+    arguments = (learned, features, x, x, x)
+    lowered = jit(backward).lower(*arguments, x) if gradients else jit(forward).lower(*arguments)
     memory = lowered.compile().memory_analysis()
     assert memory.output_size_in_bytes >= 4 * length * 32 * 4
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
@@ -196,8 +311,9 @@ def test_forward_at_32k_tokens_fits_in_a_gibibyte():
     assert needed_bytes(32_768, gradients=False, jit=jax.jit) < 2**30
 
 
-def test_memory_of_the_backward_pass_grows_with_the_length_alone():
-    short, long = (needed_bytes(length, gradients=True, jit=compiled) for length in (4096, 8192))
+@pytest.mark.parametrize("scheme", [ALiBi(), Shaw(), CoPE(), Forgetting()], ids=lambda scheme: scheme.name)
+def test_memory_of_the_backward_pass_grows_with_the_length_alone(scheme):
+    short, long = (needed_bytes(length, gradients=True, jit=compiled, scheme=scheme) for length in (4096, 8192))
     assert long < 2.2 * short
     assert long < 4 * 8192 * 8192 * 4 / 10  # a tenth of one float32 array of all logits
 

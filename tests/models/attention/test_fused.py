@@ -7,6 +7,7 @@ import pytest
 from models import attention
 from models.attention import AttentionRule, Full, Sliding, attend, fused_attention, reference_attention
 from models.attention.fused import why_not_fused
+from models.attention.visibility import And, Visibility
 from models.errors import InvalidInput
 from models.positions import ALiBi, DynamicNTK, NoPosition, Rotary
 from models.positions.scheme import contiguous_tokens
@@ -42,8 +43,15 @@ def test_each_reason_is_named(monkeypatch):
     assert "not 264" in reason(size=264)
     assert "'alibi' changes logits" in reason(AttentionRule(ALiBi(), Full()))
     assert "'rope' changes logits" in reason(AttentionRule(Rotary(scaling=DynamicNTK(original_length=4)), Full()))
+    assert reason(AttentionRule(Rotary(), And((Full(),)))) == "span.name = 'and' is not known to the kernel"
     assert reason(tokens=whole(2, LENGTH)) == "needs one whole document per row"
     assert reason(keys=whole(2, LENGTH)) == "needs one whole document per row"
+
+
+def test_the_kernel_knows_two_spans(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    known = [name for name, cls in Visibility.registry.items() if reason(AttentionRule(Rotary(), cls())) is None]
+    assert known == ["full", "sliding"]
 
 
 def test_auto_picks_by_device_and_size(monkeypatch):
