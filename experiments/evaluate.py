@@ -25,10 +25,12 @@ def main() -> None:
     under = override_run(trained, context, overrides)
     use_compilation_cache()
     checkpoint = open_checkpoint(arguments.run, trained, arguments.step)
-    details = [f"{path.split('.', 1)[1]} {value}" for path, value in under.changes.items()]
+    # An attribution tells more of the same series; it makes no other one.
+    changes = {path: value for path, value in under.changes.items() if path != "evaluation.attribution"}
+    details = [f"{path.split('.', 1)[1]} {value}" for path, value in changes.items()]
     label = arguments.label or ", ".join([context.label, *details])
     if under.model != trained.model:
-        series = [overridden(checkpoint, label, under.model, under.changes)]
+        series = [overridden(checkpoint, label, under.model, changes)]
     else:
         series = series_of(checkpoint.model, label, trained.train.length, under.evaluation)
     evaluate_checkpoint(checkpoint, series, under.evaluation, functools.partial(print, flush=True))

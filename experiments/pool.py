@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 
 from experiments.study import Point, Study
 from experiments.worker import STOPPED
+from train.loop import is_finished
 
 
 class Pool:
@@ -24,27 +24,60 @@ class Pool:
         self._arguments = [*arguments, *(["--evaluate"] if evaluates else [])]
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         share = len(cores) // workers
-        self._cores: SimpleQueue[list[int]] = SimpleQueue()
-        for worker in range(workers):
-            self._cores.put(cores[worker * share : (worker + 1) * share])
-        self._workers = workers
+        self._cores = [cores[worker * share : (worker + 1) * share] for worker in range(workers)]
+        self._waiting: list[Point] = []
+        self._starts: dict[str, Point | None] = {}
+        self._ended: dict[str, str] = {}
+        self._turn = threading.Condition()
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._stopping = False
 
     def run(self, points: Sequence[Point]) -> dict[str, str]:
-        """How each point ended, by label: "finished", "stopped" or "failed".
+        """How each point ended, by run id: "finished", "stopped" or "failed".
 
+        A point that starts from another one waits until that one is trained, or ended without; then it says so itself.
         Ctrl-C and SIGTERM are passed on once; workers save and stop, points that wait are not started.
         """
+        self._waiting, self._ended = list(points), {}
+        self._starts = {point.run_id: self._study.start_of(point) for point in points}
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with ThreadPoolExecutor(self._workers) as threads:
-                futures = {point.label: threads.submit(self._one, point) for point in points}
-                return {label: future.result() for label, future in futures.items()}
+            with ThreadPoolExecutor(len(self._cores)) as threads:
+                for future in [threads.submit(self._work, cores) for cores in self._cores]:
+                    future.result()
+            return self._ended
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _work(self, cores: list[int]) -> None:
+        """Runs points on these cores, one after another, until none waits."""
+        while (point := self._next()) is not None:
+            how = "failed"
+            try:
+                how = self._one(point, cores)
+            finally:
+                with self._turn:
+                    self._ended[point.run_id] = how
+                    self._turn.notify_all()
+
+    def _next(self) -> Point | None:
+        """The first waiting point that can begin, once there is one; None where none waits."""
+        with self._turn:
+            while self._waiting:
+                point = next(filter(self._can_begin, self._waiting), None)
+                if point is not None:
+                    self._waiting.remove(point)
+                    return point
+                self._turn.wait(timeout=1)  # training ends before its process does, which evaluates
+            return None
+
+    def _can_begin(self, point: Point) -> bool:
+        start = self._starts[point.run_id]
+        if start is None or self._stopping or is_finished(self._study.run_folder(start)):
+            return True
+        return start.run_id in self._ended or start.run_id not in self._starts
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True
@@ -52,10 +85,10 @@ class Pool:
             for process in self._running:
                 process.send_signal(signal.SIGTERM)
 
-    def _one(self, point: Point) -> str:
+    def _one(self, point: Point, cores: list[int]) -> str:
         if self._stopping:
             return "stopped"
-        cores = self._cores.get()
+        called = self._study.called(point)
         command = [sys.executable, "-m", "experiments.worker", *self._arguments, "--point", point.run_id]
         # A session of its own: a terminal's ctrl-C reaches workers once, from here.
         process = subprocess.Popen(
@@ -76,10 +109,9 @@ class Pool:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                print(f"[{point.label}] {line}", end="", flush=True)
+                print(f"[{called}] {line}", end="", flush=True)
             status = process.wait()
         finally:
             with self._lock:
                 self._running.discard(process)
-            self._cores.put(cores)
         return {0: "finished", STOPPED: "stopped"}.get(status, "stopped" if self._stopping else "failed")

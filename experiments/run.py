@@ -93,7 +93,7 @@ def finish(study: Study, points: Sequence[Point], ended: bool) -> None:
         if error is None and not is_finished(folder):
             error = "it ended without finishing"  # killed, or in use by another process: its own lines say
         if error is not None:
-            failed.append(f"{point.label} ({error})")
+            failed.append(f"{study.called(point)} ({error})")
     if failed:
         fail(f"failed: {'; '.join(failed)}", 1)
 

@@ -1,10 +1,11 @@
 """A study: a configuration file, the points it sweeps, and the folder that holds what came of them."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +16,20 @@ import ml_collections
 
 from experiments.config import StudyConfig
 from experiments.overrides import apply_overrides
-from models.errors import InvalidInput
+from models.errors import InvalidInput, require_choice
 from train.config import run_id
 from train.configuration import from_config_dict, to_plain
+from train.initial import InitialConfig
 from train.lease import is_held
 from train.loop import is_finished
 from train.provenance import write_json_atomic
 
 
 class Point(NamedTuple):
-    """One run of a study. overrides: dotted paths to values, what it changes in the configuration."""
+    """One run of a study. overrides: dotted paths to values, what it changes in the configuration.
+
+    Points of one label differ in their seed alone: they are repetitions, which the report shows as one with a range.
+    """
 
     label: str
     overrides: dict[str, Any]
@@ -33,6 +38,10 @@ class Point(NamedTuple):
     @property
     def run_id(self) -> str:
         return run_id(self.config)
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
 
 
 class Study(NamedTuple):
@@ -45,40 +54,88 @@ class Study(NamedTuple):
     def run_folder(self, point: Point) -> Path:
         return self.folder / "runs" / point.run_id
 
+    def called(self, point: Point) -> str:
+        """A point's label, with its seed where others have the same label."""
+        repeated = sum(other.label == point.label for other in self.points) > 1
+        return f"{point.label} (seed {point.seed})" if repeated else point.label
+
+    def start_of(self, point: Point) -> Point | None:
+        """The point of this study whose parameters `point` starts from, or None."""
+        start = point.config.initial.identity()
+        return next((other for other in self.points if start is not None and other.run_id == start), None)
+
 
 def load_study(source: str, overrides: Mapping[str, str], output: Path, sweep: bool = True) -> Study:
     """The study of a configuration file, `FILE.py` or `FILE.py:argument`, with overrides applied to every point.
 
-    Without `sweep`, or where the file has no get_sweep, the study is the single run of its get_config. Raises
-    InvalidInput where the file, a field, a value or two points' labels are wrong.
+    A file with a mapping SCALES takes one of its names as the argument; an override of `scale` is another way to say
+    it. Without `sweep`, or where the file has no get_sweep, the study is the single run of its get_config. A point of
+    a sweep says what it changes by dotted paths; its "label"; and in "from" the label of an earlier point whose
+    parameters it starts from, of its own seed where several points have that label.
+
+    Raises InvalidInput where the file, a field, a value or two points' labels are wrong.
     """
-    path, _, argument = source.partition(":")
-    module = _load(Path(path))
-    arguments = (argument,) if argument else ()
-    with _naming_the_line(Path(path)):
+    name, _, argument = source.partition(":")
+    path = Path(name)
+    module = _load(path)
+    changes = dict(overrides)
+    arguments = _arguments(path, module, argument, changes.pop("scale", None))
+    with _naming_the_line(path):
         opened = module.get_config(*arguments)
         entries = list(module.get_sweep(*arguments)) if sweep and hasattr(module, "get_sweep") else None
     if not isinstance(opened, ml_collections.ConfigDict):
         raise InvalidInput(f"{path}: get_config returns {opened!r}; it must return a ConfigDict")
-    config, study = _resolve(opened, overrides)
+    config, study = _resolve(opened, changes)
+    points = [Point(study.model.position.name, {}, study)]
     if entries is not None:
         points = []
         for entry in entries:
-            changes = {key: value for key, value in entry.items() if key != "label"}
-            _, resolved = _resolve(config, changes)
-            points.append(Point(entry.get("label") or _label(changes), changes, resolved))
-    else:
-        points = [Point(study.model.position.name, {}, study)]
+            points.append(_point(config, entry, points))
+    _require_distinct(points)
+    return Study(output / study.name, study, points)
+
+
+def _arguments(path: Path, module: ModuleType, argument: str, scale: str | None) -> tuple[str, ...]:
+    """What get_config and get_sweep are called with."""
+    scales = getattr(module, "SCALES", None)
+    if scale is not None:
+        if scales is None:
+            raise InvalidInput(f"config.scale = {scale!r} is not allowed: {path} is of one scale")
+        if argument not in ("", scale):
+            raise InvalidInput(f"config.scale = {scale!r} is not allowed: {path}:{argument} says another one")
+        argument = scale
+    if argument and scales is not None:
+        require_choice("config.scale", argument, scales)
+    return (argument,) if argument else ()
+
+
+def _point(config: ml_collections.ConfigDict, entry: Mapping[str, Any], earlier: list[Point]) -> Point:
+    changes = {key: value for key, value in entry.items() if key not in ("label", "from")}
+    _, resolved = _resolve(config, changes)
+    label = entry.get("label") or _label(changes)
+    if "from" in entry:
+        starts = [point for point in earlier if point.label == entry["from"]]
+        if not starts:
+            labels = ", ".join(dict.fromkeys(repr(point.label) for point in earlier)) or "none"
+            raise InvalidInput(f"the point {label!r} starts from {entry['from']!r}; before it there are {labels}")
+        same_seed = [point for point in starts if point.seed == resolved.seed]
+        if len(starts) > 1 and not same_seed:
+            raise InvalidInput(f"the point {label!r} starts from {entry['from']!r}, which has no seed {resolved.seed}")
+        changes["initial.run"] = (same_seed or starts)[0].run_id
+        _, resolved = _resolve(config, changes)
+    return Point(label, changes, resolved)
+
+
+def _require_distinct(points: Sequence[Point]) -> None:
     runs: dict[str, str] = {}
-    labels: set[str] = set()
+    labels: dict[str, StudyConfig] = {}
     for point in points:
         if point.run_id in runs:
             raise InvalidInput(f"the points {runs[point.run_id]!r} and {point.label!r} are the same run")
-        if point.label in labels:
-            raise InvalidInput(f"two points are called {point.label!r}; a sweep's labels must differ")
         runs[point.run_id] = point.label
-        labels.add(point.label)
-    return Study(output / study.name, study, points)
+        but_for_seed = dataclasses.replace(point.config, seed=0, initial=InitialConfig())
+        if labels.setdefault(point.label, but_for_seed) != but_for_seed:
+            raise InvalidInput(f"two points are called {point.label!r} that differ in more than their seed")
 
 
 def _load(path: Path) -> ModuleType:
@@ -119,9 +176,11 @@ def _resolve(
 
 
 def _label(changes: Mapping[str, Any]) -> str:
-    """A point's label from what it changes: values alone where they are names."""
+    """A point's label from what it changes but its seed: values alone where they are names."""
     parts = []
     for path, value in changes.items():
+        if path == "seed":
+            continue
         last = path.split(".")[-1]
         parts.append(str(value) if last in ("name", "placement") else f"{last} {value}")
     return ", ".join(parts) or "baseline"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from experiments.command_line import Parser, fail, run_command, use_compilation_cache
 from experiments.evaluation.checkpoint import evaluate_checkpoint, open_checkpoint, series_of
-from experiments.study import ERROR, Point, Study, load_study
+from experiments.study import ERROR, Point, Study, load_study, read_error
+from models.errors import InvalidInput
+from train.checkpoints import saved_steps
 from train.lease import InUse
-from train.loop import Diverged, Interrupted, train
+from train.loop import Diverged, Interrupted, is_finished, train
 
 # What a worker exits with after it was asked to stop and saved.
 STOPPED = 75
@@ -23,6 +25,7 @@ def work(study: Study, point: Point, evaluates: bool) -> None:
     folder = study.run_folder(point)
     (folder / ERROR).unlink(missing_ok=True)
     try:
+        _require_start(study, point)
         train(point.config, folder)
         if evaluates:
             evaluate(study, point)
@@ -32,6 +35,16 @@ def work(study: Study, point: Point, evaluates: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR).write_text((str(error).splitlines() or [type(error).__name__])[0] + "\n")
         raise
+
+
+def _require_start(study: Study, point: Point) -> None:
+    """Raises InvalidInput where a point is to begin from one that did not finish training."""
+    start = study.start_of(point)
+    if start is None or is_finished(study.run_folder(start)) or saved_steps(study.run_folder(point) / "checkpoints"):
+        return
+    error = read_error(study.run_folder(start))
+    problem = f"failed: {error}" if error is not None else "is not finished"
+    raise InvalidInput(f"it starts from {study.called(start)!r}, which {problem}")
 
 
 def evaluate(study: Study, point: Point) -> None:

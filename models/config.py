@@ -124,9 +124,10 @@ class ModelConfig:
             scheme.check_index()
         if len({scheme.index for scheme in self.schemes() if scheme.index.draws}) > 1:
             raise invalid("pattern", "schemes that draw positions differently", "one way of drawing for all layers")
-        learned = [scheme for scheme in self.schemes() if scheme.embedding_parameters(self.width)]
-        if len({scheme.name for scheme in learned}) < len(learned):
-            raise invalid("pattern", f"two schemes {learned[0].name!r} with tables", "one of each name")
+        tables = [scheme.name for scheme in self.schemes() if scheme.has_table()]
+        twice = [name for name in tables if tables.count(name) > 1]
+        if twice:
+            raise invalid("pattern", f"two schemes {twice[0]!r} with tables", "one of each name")
 
     @property
     def vocabulary(self) -> int:

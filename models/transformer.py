@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from models.attention import AttentionRule, Visibility, attend, attention_entropy
 from models.cache import Cache, LayerCache, extend, last_features, occupy
 from models.config import DTYPES, ModelConfig
+from models.errors import invalid
 from models.feed_forward import FeedForward
 from models.linear import Linear
 from models.norms import make_norm
@@ -279,3 +280,26 @@ def unroll_parameters(config: ModelConfig, parameters: dict[str, Any]) -> dict[s
     for i in range(config.layers // len(config.pattern)):
         unrolled[f"unit_{i}"] = jax.tree.map(lambda stacked: stacked[i], parameters["units"])  # noqa: B023
     return unrolled
+
+
+def regroup_parameters(config: ModelConfig, parameters: dict[str, Any], pattern: int) -> dict[str, Any]:
+    """The parameters of a stack as those of a scanned one whose repeating unit is `pattern` layers long.
+
+    So a checkpoint can be read under another layer pattern. Raises InvalidInput where layers that would share a place
+    of the pattern hold different parameters.
+    """
+    unrolled = unroll_parameters(config, parameters)
+    units = [f"unit_{i}" for i in range(config.layers // len(config.pattern))] + ["last_unit"]
+    layers = [unrolled[unit][f"layer_{i}"] for unit in units if unit in unrolled for i in range(len(unrolled[unit]))]
+    regrouped = {name: value for name, value in unrolled.items() if name not in units}
+    repeats = config.layers // pattern
+    try:
+        regrouped["units"] = {
+            f"layer_{i}": jax.tree.map(lambda *same: jnp.stack(same), *layers[i : repeats * pattern : pattern])
+            for i in range(pattern)
+        }
+    except ValueError:
+        raise invalid("pattern", f"{pattern} layers", "one whose repeated layers hold the same parameters") from None
+    if repeats * pattern < config.layers:
+        regrouped["last_unit"] = {f"layer_{i}": layer for i, layer in enumerate(layers[repeats * pattern :])}
+    return regrouped

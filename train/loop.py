@@ -1,11 +1,12 @@
 """Training, from a configuration to a run folder: one linear trainer with visible sections."""
 
 import dataclasses
+import functools
 import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from train.checkpoints import Checkpoints, saved_steps
 from train.config import RunConfig, run_id
 from train.configuration import to_plain
 from train.data import Prepared, prepare
+from train.initial import read_initial
 from train.lease import Lease
 from train.metrics import MetricsWriter
 from train.progress import Progress, peak_flops
@@ -73,12 +75,13 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
     batches = _batches(config, prepared.train, mesh)
     held_out = _held_out_batches(config, prepared, mesh)
     _require_same_text(folder, prepared)
+    begin = functools.partial(_begin, config, folder, trainer, prepared, mesh)
 
-    # Fresh, or from the newest undamaged checkpoint.
+    # From the newest undamaged checkpoint, or from the beginning.
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint.keep)
     with checkpoints:
         restored = checkpoints.restore(trainer.abstract.parameters, trainer.abstract.optimizer)
-        state = trainer.initial() if restored is None else _resumed(trainer, restored)
+        state = begin() if restored is None else _resumed(trainer, restored)
         first = int(state.step)
         seconds_before = 0.0 if restored is None else restored.metadata["seconds"]
         # Batches that a roll-back left out: step n reads batch n + passed_over.
@@ -124,7 +127,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
                     failed = _report(config, pending, writer, progress, meter, seconds_before) or failed
                     pending = None
                 if failed:
-                    state = _roll_back(trainer, checkpoints, step, rolled_back)
+                    state = _roll_back(trainer, checkpoints, begin, step, rolled_back)
                     # The text that led here is not read again (PaLM, Chowdhery et al. 2022, section 5.1).
                     passed_over += step - int(state.step)
                     rolled_back, step, pending = True, int(state.step), None
@@ -206,11 +209,24 @@ def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: i
 
 
 def _greeting(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, first: int) -> str:
-    start = f"from step {first}" if first else "from scratch"
+    begun = "from scratch" if config.initial.run is None else f"from run {config.initial.identity()}"
+    start = f"from step {first}" if first else begun
     return (
         f"{folder.name}: {parameters:,} parameters, {prepared.train.token_count:,} training tokens, "
         f"{config.train.steps} steps of {config.train.batch_size} × {config.train.length}, {start}"
     )
+
+
+def _begin(config: RunConfig, folder: Path, trainer: Trainer, prepared: Prepared, mesh: Mesh) -> TrainState:
+    """Step 0: with drawn parameters, or those of the run that this one starts from."""
+    if config.initial.run is None:
+        return trainer.initial()
+    source = config.initial.folder(folder.parent)
+    if not is_finished(source):
+        problem = "is not finished" if source.exists() else "does not exist"
+        raise InvalidInput(f"initial.run = {config.initial.run!r}: {source} {problem}; only a finished run can be used")
+    parameters = read_initial(source, prepared.tokenizer.hash, trainer.abstract.parameters, mesh)
+    return dataclasses.replace(trainer.initial(), parameters=parameters)
 
 
 def _resumed(trainer: Trainer, restored: Any) -> TrainState:
@@ -220,7 +236,9 @@ def _resumed(trainer: Trainer, restored: Any) -> TrainState:
     return TrainState(step, restored.parameters, restored.optimizer, skipped)
 
 
-def _roll_back(trainer: Trainer, checkpoints: Checkpoints, step: int, rolled_back: bool) -> TrainState:
+def _roll_back(
+    trainer: Trainer, checkpoints: Checkpoints, begin: Callable[[], TrainState], step: int, rolled_back: bool
+) -> TrainState:
     restored = checkpoints.restore(trainer.abstract.parameters, trainer.abstract.optimizer)
     if rolled_back:
         saved = "nothing was saved" if restored is None else f"step {restored.step} is saved"
@@ -228,7 +246,7 @@ def _roll_back(trainer: Trainer, checkpoints: Checkpoints, step: int, rolled_bac
             f"loss, gradient or update is not finite at step {step}, again after going back; {saved}; "
             "a lower optimizer.learning_rate or a longer schedule.warmup may help"
         )
-    return trainer.initial() if restored is None else _resumed(trainer, restored)
+    return begin() if restored is None else _resumed(trainer, restored)
 
 
 def _batches(config: RunConfig, store: Any, mesh: Mesh) -> Batches:

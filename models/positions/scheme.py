@@ -143,6 +143,10 @@ class PositionScheme:
         """Learned numbers of `embed`, shared by all layers."""
         return {}
 
+    def has_table(self) -> bool:
+        """Whether `embed` has learned numbers."""
+        return type(self).embedding_parameters is not PositionScheme.embedding_parameters
+
     def layer_parameters(self, heads: int, head_size: int) -> dict[str, ParameterSpec]:
         """Learned numbers of one layer's hooks."""
         return {}

@@ -68,6 +68,41 @@ def test_what_one_point_changes_is_not_seen_by_the_others(file, tmp_path):
     assert (long.train.length, wide.train.length) == (4000, 128) and (long.model.width, wide.model.width) == (128, 256)
 
 
+def test_points_that_differ_in_their_seed_share_a_label_and_start_from_their_own_seed(file, tmp_path):
+    entries = [{"label": "a", "seed": seed} for seed in (0, 1)]
+    entries += [{"label": "b", "from": "a", "train.length": 64, "seed": seed} for seed in (0, 1)]
+    entries += [{"label": "c", "from": "b", "seed": 1}, {"model.position.name": "alibi", "seed": 3}]
+    study = load(file(swept(*entries)), tmp_path)
+    a0, a1, b0, b1, c, alibi = study.points
+    assert [study.start_of(point) for point in study.points] == [None, None, a0, a1, b1, None]
+    assert b1.config.initial.run == a1.run_id and b1.overrides["initial.run"] == a1.run_id
+    assert b0.overrides.keys() == {"train.length", "seed", "initial.run"}
+    called = ["a (seed 0)", "a (seed 1)", "b (seed 0)", "b (seed 1)", "c", "alibi"]
+    assert [study.called(point) for point in study.points] == called
+    assert len({point.run_id for point in study.points}) == 6 and alibi.label == "alibi" and c.seed == 1
+    # Another seed, rate or step of the start makes another run of what starts from it.
+    changed = load(file(swept(*entries)), tmp_path, train__steps="299")
+    assert changed.points[2].config.initial.run == changed.points[0].run_id != a0.run_id
+
+
+def test_a_scale_is_the_argument_of_a_file_that_has_scales(file, tmp_path):
+    path = file(BASE, 'SCALES = {"tiny": 1, "small": 2}\n')
+    said = [
+        load(path + ":tiny", tmp_path),
+        load(path, tmp_path, scale="tiny"),
+        load(path + ":tiny", tmp_path, scale="tiny"),
+    ]
+    assert [study.config.description for study in said] == ["tiny"] * 3
+    assert load(path, tmp_path).config.description == "plain"
+    for source, scale in ((path, "huge"), (path + ":huge", None)):
+        with pytest.raises(InvalidInput, match=r"config\.scale = 'huge' is not allowed; it must be one of tiny, small"):
+            load(source, tmp_path, **({} if scale is None else {"scale": scale}))
+    with pytest.raises(InvalidInput, match=r"config\.scale = 'tiny' is not allowed: \S+:small says another one"):
+        load(path + ":small", tmp_path, scale="tiny")
+    with pytest.raises(InvalidInput, match=r"config\.scale = 'tiny' is not allowed: \S+two\.py is of one scale"):
+        load(file(BASE), tmp_path, scale="tiny")
+
+
 def test_without_a_sweep_a_study_is_one_run_and_takes_an_argument(file, tmp_path):
     study = load(file(BASE) + ":loud", tmp_path)
     assert [point.label for point in study.points] == ["rope"] and study.config.description == "loud"
@@ -83,14 +118,22 @@ def test_without_a_sweep_a_study_is_one_run_and_takes_an_argument(file, tmp_path
         ("x = 1\n\ndef get_config():\n    return 1 / 0\n", r"two\.py, line 4: ZeroDivisionError: division by zero$"),
         ("x = 1\n", r"two\.py defines no get_config function"),
         ("def get_config():\n    pass\n", r"two\.py: get_config returns None; it must return a ConfigDict"),
-        (swept({"seed": 1}, {"seed": 1}), "'seed 1' and 'seed 1' are the same run"),
+        (swept({"seed": 1}, {"seed": 1}), "'baseline' and 'baseline' are the same run"),
         (
             swept({"label": "a", "seed": 1}, {"label": "b", "seed": 1}),
             "'a' and 'b' are the same",
         ),
         (
-            swept({"label": "a", "seed": 1}, {"label": "a", "seed": 2}),
-            "two points are called 'a'",
+            swept({"label": "a", "seed": 1}, {"label": "a", "seed": 2, "model.width": 64}),
+            "two points are called 'a' that differ in more than their seed",
+        ),
+        (
+            swept({"label": "a"}, {"label": "b", "from": "c"}, {"label": "c", "seed": 1}),
+            "the point 'b' starts from 'c'; before it there are 'a'",
+        ),
+        (
+            swept({"label": "a"}, {"label": "a", "seed": 1}, {"label": "b", "from": "a", "seed": 2}),
+            "the point 'b' starts from 'a', which has no seed 2",
         ),
         (
             swept({"model.hedas": 1}),

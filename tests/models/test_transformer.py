@@ -13,7 +13,14 @@ from models.feed_forward import ACTIVATIONS
 from models.norms import NORMS
 from models.placements import PLACEMENTS
 from models.positions import ALiBi, Learned, NoPosition, Rotary
-from models.transformer import Transformer, init_parameters, output_matrix, to_logits, unroll_parameters
+from models.transformer import (
+    Transformer,
+    init_parameters,
+    output_matrix,
+    regroup_parameters,
+    to_logits,
+    unroll_parameters,
+)
 from tests.models.samples import (
     LENGTH,
     SCHEMES,
@@ -134,6 +141,34 @@ def test_scan_equals_unroll():
     fresh = nn.meta.unbox(jax.eval_shape(lambda: init_parameters(MIXED.replace(layer_loop="unroll"), 0)))
     assert jax.tree.map(lambda x: x.shape, fresh) == jax.tree.map(lambda x: x.shape, wanted_gradient)
     assert unroll_parameters(MIXED, wanted_gradient) is wanted_gradient
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("loop", ["scan", "unroll"])
+def test_a_stack_is_regrouped_without_a_change(length, loop):
+    """Five layers in units of two, read in units of any length and back; what they compute stays."""
+    config = MIXED.replace(layer_loop=loop)
+    regrouped = regroup_parameters(config, parameters_of(config), length)
+    pattern = tuple(MIXED.pattern[0] for _ in range(length))
+    same = MIXED.replace(pattern=pattern)
+    wanted = jax.eval_shape(lambda: nn.meta.unbox(init_parameters(same, 0)))
+    assert jax.tree.map(lambda x: x.shape, regrouped) == jax.tree.map(lambda x: x.shape, wanted)
+    back = regroup_parameters(same, regrouped, 2)
+    assert relative_error(back, parameters_of(MIXED)) == 0
+    for i in range(5):
+        unit, place = divmod(i, length)
+        group = regrouped["last_unit"] if unit == 5 // length else regrouped["units"]
+        leaf = group[f"layer_{place}"]["feed_forward"]["up"]["kernel"]
+        leaf = leaf if unit == 5 // length else leaf[unit]
+        mixed = parameters_of(MIXED.replace(layer_loop="unroll"))
+        owner = mixed["last_unit"] if i == 4 else mixed[f"unit_{i // 2}"]
+        np.testing.assert_array_equal(leaf, owner[f"layer_{i % 2}"]["feed_forward"]["up"]["kernel"])
+
+
+def test_layers_with_different_parameters_are_not_stacked():
+    config = TINY.replace(pattern=(LayerConfig(SCHEMES["t5"]), LayerConfig(NoPosition())))
+    with pytest.raises(InvalidInput, match="whose repeated layers hold the same parameters"):
+        regroup_parameters(config, parameters_of(config), 1)
 
 
 def test_layers_of_a_pattern_have_their_own_scheme_and_span():

@@ -14,6 +14,7 @@ from models.positions.scaling.yarn import YaRN
 from train.checkpoints import CheckpointConfig
 from train.config import RunConfig, TrainingConfig, fill_lengths, run_id
 from train.data import DataConfig
+from train.initial import InitialConfig
 from train.optimizers.lion import Lion
 from train.schedules import Linear
 from train.sharding import MeshConfig, ShardingConfig
@@ -44,6 +45,7 @@ def test_equal_configurations_have_equal_names():
         changed(optimizer=Lion()),
         changed(schedule=Linear()),
         changed(sharding=ShardingConfig(MeshConfig(fsdp=2))),
+        changed(initial=InitialConfig("0123456789ab")),
     ],
 )
 def test_what_changes_the_weights_changes_the_name(other):
@@ -57,6 +59,13 @@ def test_how_a_run_is_watched_saved_evaluated_or_launched_does_not_change_its_na
         name="other", title="t", evaluation=EvaluationConfig(lengths=(8,)), launcher=LauncherConfig(workers=3)
     )
     assert run_id(study) == run_id(StudyConfig()) == run_id(RUN)
+
+
+def test_where_the_run_lies_that_one_starts_from_does_not_change_its_name():
+    beside, elsewhere, other = (
+        changed(initial=InitialConfig(run)) for run in ("0123456789ab", "elsewhere/runs/0123456789ab", "ba9876543210")
+    )
+    assert run_id(beside) == run_id(elsewhere) != run_id(other)
 
 
 def test_unset_lengths_are_the_training_length_in_nested_alternatives_too():

@@ -51,7 +51,7 @@ def restore_parameters(
             steps = ", ".join(map(str, saved_steps(folder))) or "none"
             raise InvalidInput(f"checkpoint of step {step} in {folder} cannot be used: {problem}; saved steps: {steps}")
     if abstract_parameters is None:
-        abstract_parameters = _saved_tree(folder, step, PARAMETERS)
+        abstract_parameters = saved_tree(folder, step, PARAMETERS)
     else:
         check_target(folder, step, {PARAMETERS: abstract_parameters})
     return step, read_arrays(folder, step, PARAMETERS, abstract_parameters), read_json(folder, step, METADATA)
@@ -87,7 +87,7 @@ def check_target(folder: Path, step: int, targets: dict[str, Any]) -> None:
     """Raises InvalidInput naming the first paths where saved items and their abstract targets differ in any way."""
     problems = []
     for item, target in targets.items():
-        saved, expected = _described(_saved_tree(folder, step, item)), _described(target)
+        saved, expected = _described(saved_tree(folder, step, item)), _described(target)
         for path in sorted(saved.keys() | expected.keys()):
             if path not in saved:
                 problems.append(f"{item}/{path} is missing (expected {expected[path]})")
@@ -119,7 +119,7 @@ def read_json(folder: Path, step: int, item: str) -> dict[str, Any]:
         handler.close()
 
 
-def _saved_tree(folder: Path, step: int, item: str) -> Any:
+def saved_tree(folder: Path, step: int, item: str) -> Any:
     """The tree of one item as it was saved: jax.ShapeDtypeStruct in nested dicts and lists."""
     handler = ocp.StandardCheckpointHandler()
     try:
