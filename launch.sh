@@ -19,8 +19,10 @@ usage: ./launch.sh [VERB] [ARGUMENT ...]
   evaluate RUN         a trained run at several lengths
   report STUDY         the report of a study from what is finished
   sample RUN           text from a checkpoint
+  pictures [SCHEME]    what positional schemes do: bias and decay by distance, rotary spectra
   bench                the table of speeds
   test [PYTEST ...]    the fast tests; -m slow: the slow ones; -m "": all; paths are relative to the repository
+  conformance          the table of positional schemes against references: test tests/conformance
   lock                 renews requirements*.lock: the newest versions that pyproject.toml allows, with their hashes
   help                 this text
 
@@ -201,9 +203,10 @@ run_tests() {
 verb=${1-}
 (($# == 0)) || shift
 case $verb in
-    "" | run | train | sweep | evaluate | report | sample) module=experiments.${verb:-run} ;;
+    "" | run | train | sweep | evaluate | report | sample | pictures) module=experiments.${verb:-run} ;;
     bench) module=experiments.benchmarks ;;
     test) module="" ;;
+    conformance) module="" && set -- tests/conformance "$@" ;;
     lock | help | -h | --help)
         (($# == 0)) || [[ $* == --help ]] || refuse "$verb takes no '$1'"
         [[ $verb == lock && $# == 0 ]] || { usage && exit 0; }

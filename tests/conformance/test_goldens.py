@@ -1,4 +1,4 @@
-"""Frequencies, slopes and buckets against values that transformers 5.23 computed."""
+"""Slopes and buckets against values that transformers 5.23 computed."""
 
 import json
 import pathlib
@@ -6,44 +6,30 @@ import pathlib
 import numpy as np
 import pytest
 
-from models.positions import frequencies_from_hugging_face
 from models.positions.alibi import slopes
+from models.positions.deberta import log_bucket
 from models.positions.t5 import relative_bucket
 
-GOLDENS = pathlib.Path(__file__).parent.parent / "goldens"
-TYPES = ("default", "linear", "dynamic", "yarn")
+GOLDENS = json.loads((pathlib.Path(__file__).parent.parent / "goldens" / "position_biases.json").read_text())
+SOURCE = "golden values of transformers 5.23"
 
 
-def load(name: str):
-    return json.loads((GOLDENS / name).read_text())
+def test_every_group_of_values_is_used_below():
+    assert set(GOLDENS) == {"source", "alibi_slopes", "t5_buckets", "deberta_log_buckets"}
 
 
-CASES = [case for case in load("rope_frequencies.json")["cases"] if case["parameters"]["rope_type"] in TYPES]
-
-
-def test_every_case_of_the_four_types_is_there():
-    kinds = [case["parameters"]["rope_type"] for case in CASES]
-    assert {kind: kinds.count(kind) for kind in TYPES} == {"default": 6, "linear": 6, "dynamic": 6, "yarn": 6}
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['parameters']['rope_type']}-{case['head_dim']}")
-def test_rope_frequencies(case):
-    frequencies, attention_factor = frequencies_from_hugging_face(
-        case["parameters"], case["head_dim"], case["original_length"], case["sequence_length"]
-    )
-    np.testing.assert_allclose(frequencies, case["inverse_frequencies"], rtol=1e-6, atol=0)
-    np.testing.assert_allclose(attention_factor, case["attention_factor"], rtol=1e-6, atol=0)
-
-
-def test_alibi_slopes():
-    golden = load("position_biases.json")["alibi_slopes"]
+@pytest.mark.conformance("position alibi", reference=SOURCE)
+def test_alibi_slopes(conforms):
+    golden = GOLDENS["alibi_slopes"]
     assert {"3", "6", "12"} <= set(golden)  # not only powers of two
     for heads, expected in golden.items():
-        np.testing.assert_allclose(slopes(int(heads)), expected, rtol=0, atol=1e-7)
+        conforms(slopes(int(heads)), expected, tolerance=1e-7)
+        conforms(slopes(int(heads)), expected, tolerance=1e-6, each=True)
 
 
-def test_t5_buckets():
-    cases = load("position_biases.json")["t5_buckets"]
+@pytest.mark.conformance("position t5", reference=SOURCE)
+def test_t5_buckets(conforms):
+    cases = GOLDENS["t5_buckets"]
     assert {case["bidirectional"] for case in cases} == {True, False}
     for case in cases:
         buckets = relative_bucket(
@@ -52,4 +38,13 @@ def test_t5_buckets():
             case["num_buckets"],
             case["max_distance"],
         )
-        np.testing.assert_array_equal(buckets, case["bucket"])
+        conforms(buckets, case["bucket"], tolerance=0)
+
+
+@pytest.mark.conformance("position deberta", reference=SOURCE)
+def test_deberta_log_buckets(conforms):
+    cases = GOLDENS["deberta_log_buckets"]
+    assert len(cases) >= 2
+    for case in cases:
+        buckets = log_bucket(np.array(case["relative_position"]), case["bucket_size"], case["max_position"])
+        conforms(buckets, case["bucket"], tolerance=0)

@@ -12,7 +12,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ["run", "train", "sweep", "evaluate", "report", "sample", "bench", "test", "lock", "help"]
+VERBS = [
+    "run",
+    "train",
+    "sweep",
+    "evaluate",
+    "report",
+    "sample",
+    "pictures",
+    "bench",
+    "test",
+    "conformance",
+    "lock",
+    "help",
+]
 PYTHON_NAMES = ["python3", "python3.13", "python3.12", "python3.11"]
 LOCKS = ["requirements.lock", "requirements-cuda13.lock", "requirements-tpu.lock"]
 NO_NETWORK = """\
@@ -164,7 +177,7 @@ def test_set_up_happens_once_and_arguments_pass_unchanged(clone: Clone, tmp_path
 
 
 def test_each_verb_starts_its_module(clone: Clone):
-    modules = {verb: f"experiments.{verb}" for verb in VERBS[:6]} | {"bench": "experiments.benchmarks"}
+    modules = {verb: f"experiments.{verb}" for verb in VERBS[:7]} | {"bench": "experiments.benchmarks"}
     assert {verb: clone(verb).stdout.splitlines()[1] for verb in modules} == modules
     assert clone().stdout.splitlines()[:3] == ["-m", "experiments.run", "experiments/configs/quickstart.py"]
 
@@ -282,6 +295,11 @@ def test_test_says_which_suite_and_passes_arguments(clone: Clone, tmp_path: Path
     assert lines[0].startswith(f"test suite: {suite}")
     assert lines[1 : 7 + len(arguments)] == ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", *arguments]
     assert f"cwd={clone.root}" in lines
+
+
+def test_conformance_is_a_folder_of_the_tests(clone: Clone):
+    lines = clone("conformance", "-k", "alibi").stdout.splitlines()
+    assert lines[1:10] == ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", "tests/conformance", "-k", "alibi"]
 
 
 @pytest.mark.parametrize(("pytest_status", "status"), [("0", 0), ("1", 1), ("4", 2)])

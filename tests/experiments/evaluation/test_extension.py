@@ -1,0 +1,46 @@
+"""Rules by the number of times a context is extended."""
+
+import pytest
+
+from experiments.evaluation.checkpoint import series_of
+from experiments.evaluation.config import EvaluationConfig
+from experiments.evaluation.extension import extended, takes_factor
+from models.config import ModelConfig
+from models.positions import DynamicNTK, Rotary, Scaling, YaRN
+from models.positions.scaling import LongRoPE
+from train.config import fill_lengths
+
+RULES = [name for name in Scaling.registry if name != "none"]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_is_plain_where_nothing_is_extended_and_another_where_it_is(name):
+    model = ModelConfig(position=Rotary(scaling=extended(name, 1.0)))
+    plain = Rotary().frequencies(model.head_width)
+    once, four = (
+        fill_lengths(model.replace(position=Rotary(scaling=extended(name, factor))), 16).position
+        for factor in (1.0, 4.0)
+    )
+    assert once.frequencies(model.head_width, 16) == pytest.approx(plain, rel=1e-12)
+    assert once.scaling.amplitude() == 1
+    assert four.frequencies(model.head_width, 64)[-1] < 0.9 * plain[-1]
+
+
+def test_a_rule_that_follows_the_length_takes_no_factor():
+    assert extended("dynamic_ntk", 4.0) == DynamicNTK() and not takes_factor("dynamic_ntk")
+    assert extended("yarn", 4.0) == YaRN(factor=4.0) and takes_factor("yarn")
+    assert extended("longrope", 4.0) == LongRoPE(factor=4.0, long_factor=(4.0,)) and takes_factor("longrope")
+
+
+def test_a_checkpoint_is_read_under_every_rule_at_the_factor_of_each_length():
+    evaluation = EvaluationConfig(scalings=tuple(RULES))
+    plain, *others = series_of(ModelConfig(vocabulary_size=8), "rope", 128, evaluation)
+    assert plain.model_at(512).position == Rotary()
+    assert [series.label for series in others] == [f"rope · {name}" for name in RULES]
+    for name, series in zip(RULES, others, strict=True):
+        scaling = series.model_at(512).position.scaling
+        assert scaling.name == name and getattr(scaling, "original_length", 128) == 128
+        assert scaling.factor == (4.0 if takes_factor(name) else 1.0)
+        assert series.model_at(64).position.scaling.factor == 1.0
+        factor = series.override["model.position.scaling.factor"]
+        assert factor == ("length / training length" if takes_factor(name) else "each query's own length")
