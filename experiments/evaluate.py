@@ -9,6 +9,7 @@ from experiments.evaluation.checkpoint import (
     evaluation_file,
     open_checkpoint,
     overridden,
+    regrouped,
     series_of,
 )
 from experiments.runs import override_run, read_context, read_run
@@ -30,6 +31,7 @@ def main() -> None:
     details = [f"{path.split('.', 1)[1]} {value}" for path, value in changes.items()]
     label = arguments.label or ", ".join([context.label, *details])
     if under.model != trained.model:
+        checkpoint = regrouped(checkpoint, under.model)
         series = [overridden(checkpoint, label, under.model, changes)]
     else:
         series = series_of(checkpoint.model, label, trained.train.length, under.evaluation)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command_line import Parser, run_command, use_compilation_cache
-from experiments.evaluation.checkpoint import open_checkpoint, overridden
+from experiments.evaluation.checkpoint import open_checkpoint, overridden, regrouped
 from experiments.runs import override_run, read_context, read_run
 from models.decoding import generate
 from models.errors import require
@@ -37,7 +37,7 @@ def main() -> None:
     trained = read_run(arguments.run)
     under = override_run(trained, read_context(arguments.run, trained), overrides)
     use_compilation_cache()
-    checkpoint = open_checkpoint(arguments.run, trained)
+    checkpoint = regrouped(open_checkpoint(arguments.run, trained), under.model)
     model = overridden(checkpoint, "", under.model, {}).model_at(0)
     tokenizer = load_tokenizer(arguments.run / "tokenizer")
 

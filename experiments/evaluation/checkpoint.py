@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from experiments.evaluation.attribution import attribute, require_beyond
 from experiments.evaluation.config import EvaluationConfig
+from experiments.evaluation.entropy import entropy_by_position
+from experiments.evaluation.extension import extended, takes_factor
 from experiments.evaluation.suite import Text, choose_text, evaluate_series
 from models.accounting import parameter_count
 from models.config import ModelConfig
 from models.errors import InvalidInput
 from models.positions.rotary import Rotary
-from models.positions.scaling import NoScaling, Scaling
-from models.transformer import init_parameters
+from models.positions.scaling import NoScaling
+from models.transformer import init_parameters, regroup_parameters, unroll_parameters
 from train.checkpoints import restore_parameters
 from train.config import RunConfig, fill_lengths
 from train.configuration import to_plain
@@ -88,6 +91,20 @@ def series_of(model: ModelConfig, label: str, trained: int, evaluation: Evaluati
     return [as_trained, *(_scaled(model, label, trained, name) for name in evaluation.scalings)]
 
 
+def regrouped(checkpoint: Checkpoint, model: ModelConfig) -> Checkpoint:
+    """The checkpoint with its layers stacked as `model` repeats them, whose pattern may have another length.
+
+    Raises InvalidInput where layers that would share a place of that pattern hold different parameters.
+    """
+    trained = checkpoint.model
+    if (len(model.pattern), model.layer_loop) == (len(trained.pattern), trained.layer_loop):
+        return checkpoint
+    parameters = regroup_parameters(trained, checkpoint.parameters, len(model.pattern))
+    return checkpoint._replace(
+        parameters=parameters if model.layer_loop == "scan" else unroll_parameters(model, parameters)
+    )
+
+
 def overridden(checkpoint: Checkpoint, label: str, changed: ModelConfig, override: dict[str, Any]) -> Series:
     """The checkpoint under a model that differs from the trained one by `override`.
 
@@ -115,11 +132,8 @@ def _plain_rope(scheme: Any) -> bool:
 
 
 def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
-    rule = Scaling.registry[name]
-    grows = not rule.depends_on_length and "factor" in {field.name for field in dataclasses.fields(rule)}
-
     def model_at(length: int) -> ModelConfig:
-        scaling = rule(factor=max(1.0, length / trained)) if grows else rule()
+        scaling = extended(name, max(1.0, length / trained))
 
         def scale(scheme: Any) -> Any:
             return dataclasses.replace(scheme, scaling=scaling) if _plain_rope(scheme) else scheme
@@ -127,7 +141,7 @@ def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
         pattern = tuple(dataclasses.replace(layer, position=scale(layer.position)) for layer in model.pattern)
         return fill_lengths(model.replace(position=scale(model.position), pattern=pattern), trained)
 
-    factor = "length / training length" if grows else "each query's own length"
+    factor = "length / training length" if takes_factor(name) else "each query's own length"
     override = {"model.position.scaling.name": name, "model.position.scaling.factor": factor}
     return Series(f"{label} · {name}", override, model_at)
 
@@ -143,7 +157,12 @@ def evaluation_file(folder: Path, label: str) -> Path:
 def evaluate_checkpoint(
     checkpoint: Checkpoint, series: list[Series], evaluation: EvaluationConfig, say: Callable[[str], None]
 ) -> None:
-    """Writes one file per series into the run folder's evaluation/; a series already measured the same way is kept."""
+    """Writes one file per series into the run folder's evaluation/; a series already measured the same way is kept.
+
+    The attribution, where lengths for it are given, is of the first series: the others are repairs themselves. Raises
+    InvalidInput where such a length is not beyond training.
+    """
+    require_beyond(evaluation, checkpoint.config.train.length)
     text: Text | None = None
     for one in series:
         path = evaluation_file(checkpoint.folder, one.label)
@@ -165,20 +184,50 @@ def evaluate_checkpoint(
         }
         write_json_atomic(path, facts | results)
         say(f"evaluated {one.label}: " + _digest(results["rows"]))
+    if evaluation.attribution:
+        _attribute(checkpoint, series[0], evaluation, say)
+
+
+def _attribute(checkpoint: Checkpoint, one: Series, evaluation: EvaluationConfig, say: Callable[[str], None]) -> None:
+    """Adds attribution and entropy to the file of a measured series."""
+    path = evaluation_file(checkpoint.folder, one.label)
+    trained = checkpoint.config.train.length
+    identity = _attribution_identity(one, evaluation, checkpoint.step)
+    if _measured(path, identity, "attribution"):
+        return
+    # The documents of the table, unless a length here is longer than all of its own.
+    text = _text(checkpoint, dataclasses.replace(evaluation, lengths=evaluation.lengths + evaluation.attribution))
+    attribution = attribute(one.model_at, checkpoint.parameters, text, trained, evaluation)
+    lengths = (trained, *evaluation.attribution)
+    entropy = entropy_by_position(one.model_at, checkpoint.parameters, text, lengths, evaluation)
+    content = json.loads(path.read_text())
+    write_json_atomic(path, content | {"attribution": {"identity": identity} | attribution, "entropy": entropy})
+    for entry in attribution["lengths"]:
+        say(f"attributed {one.label} at {entry['length']}: " + " ".join(entry["verdict"]))
 
 
 def all_measured(folder: Path, config: RunConfig, label: str, evaluation: EvaluationConfig) -> bool:
     """Whether the last checkpoint of a finished run was evaluated in just this way."""
     model = config.filled_model(load_tokenizer(folder / "tokenizer").vocabulary_size)
     series = series_of(model, label, config.train.length, evaluation)
-    return all(
-        _measured(evaluation_file(folder, one.label), _identity(one, evaluation, config.train.steps)) for one in series
-    )
+    steps = config.train.steps
+    if evaluation.attribution:
+        identity = _attribution_identity(series[0], evaluation, steps)
+        if not _measured(evaluation_file(folder, series[0].label), identity, "attribution"):
+            return False
+    return all(_measured(evaluation_file(folder, one.label), _identity(one, evaluation, steps)) for one in series)
 
 
 def _identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """A hash of everything that decides the numbers of a series, given the run."""
     models = [to_plain(series.model_at(length)) for length in evaluation.lengths]
+    fields = {name: value for name, value in to_plain(evaluation).items() if name != "attribution"}
+    return hash_of({"evaluation": fields, "models": models, "step": step})
+
+
+def _attribution_identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
+    """The same of what stands beside them: a series keeps its numbers when an attribution is added."""
+    models = [to_plain(series.model_at(length)) for length in evaluation.attribution]
     return hash_of({"evaluation": to_plain(evaluation), "models": models, "step": step})
 
 
@@ -193,10 +242,12 @@ def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
     return choose_text(prepared.held_out, evaluation)
 
 
-def _measured(path: Path, identity: str) -> bool:
+def _measured(path: Path, identity: str, part: str | None = None) -> bool:
+    """Whether a series' file, or a part of it, holds what this identity stands for."""
     try:
-        return json.loads(path.read_text()).get("identity") == identity
-    except (OSError, ValueError):
+        content = json.loads(path.read_text())
+        return (content if part is None else content[part]).get("identity") == identity
+    except (OSError, ValueError, KeyError):
         return False
 
 

@@ -12,6 +12,8 @@ class EvaluationConfig:
     context_bytes: windows are also measured that hold about so many bytes of text, however many tokens these are for a
       tokenizer: the equal footing of vocabularies.
     scalings: RoPE checkpoints are evaluated again under each of these, at factor = length / training length.
+    attribution: lengths beyond the training length at which ablations tell what breaks there, and up to which the
+      entropy of attention is measured.
     documents, tokens_per_document: how much held-out text is scored; 0 tokens is each document whole.
     final_tokens: how many tokens are scored with more and more context before them (at least that many).
     resamples: bootstrap samples of documents behind an interval. batch_tokens: tokens computed at a time.
@@ -21,6 +23,7 @@ class EvaluationConfig:
     stride_share: float = 0.25
     context_bytes: tuple[int, ...] = ()
     scalings: tuple[str, ...] = ()
+    attribution: tuple[int, ...] = ()
     documents: int = 8
     tokens_per_document: int = 4096
     final_tokens: int = 64
@@ -39,6 +42,12 @@ class EvaluationConfig:
             "context_bytes",
             self.context_bytes,
             "numbers of bytes of at least 1",
+        )
+        require(
+            all(isinstance(length, int) and length >= 1 for length in self.attribution),
+            "attribution",
+            self.attribution,
+            "lengths of at least 1 token",
         )
         require(0 < self.stride_share <= 1, "stride_share", self.stride_share, "above 0 and at most 1")
         for scaling in self.scalings:

@@ -55,7 +55,7 @@ def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: Eval
     rows, position_table = [], None
     for length in sorted(config.lengths):
         for protocol, stride in (("non_overlapping", length), ("sliding", config.stride(length))):
-            row, scored = _row(model_at, parameters, text, length, protocol, stride, config)
+            row, scored = measure(model_at, parameters, text, length, protocol, stride, config)
             if scored is not None and protocol == "non_overlapping":
                 table = by_position(scored.nats, text.byte_lengths, scored.positions, length)
                 position_table = {"length": length, "buckets": table}
@@ -63,7 +63,7 @@ def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: Eval
     equal_bytes = []
     for count in sorted(config.context_bytes):
         length = max(1, round(count * _targets(text) / sum(int(sizes.sum()) for sizes in text.byte_lengths)))
-        row, _ = _row(model_at, parameters, text, length, "non_overlapping", length, config)
+        row, _ = measure(model_at, parameters, text, length, "non_overlapping", length, config)
         equal_bytes.append({"context_bytes": count} | row)
     return {
         "documents": len(text.tokens),
@@ -84,7 +84,7 @@ def _targets(text: Text) -> int:
     return sum(len(ids) - 1 for ids in text.tokens)
 
 
-def _row(
+def measure(
     model_at: ModelAt, parameters: Any, text: Text, length: int, protocol: str, stride: int, config: EvaluationConfig
 ) -> tuple[dict[str, Any], "Scored | None"]:
     """One row of the table, and, where it could be measured, what lies behind it."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+
 from experiments.command_line import Parser, run_command
 from experiments.report import write_report
 
@@ -12,6 +14,7 @@ def main() -> None:
     arguments, overrides = parser.parse()
     if overrides:
         parser.error("a report takes no overrides: it shows what was measured")
+    jax.config.update("jax_platforms", "cpu")  # an accelerator is for those who train
     print(f"report: {write_report(arguments.study)}")
 
 

@@ -224,7 +224,12 @@ def _not_shown(study: Study, series: Sequence[Series], name: str, end: float) ->
             state = listing(sorted(words)) or "not evaluated"
             where = f"beyond {count(max(reached))} tokens" if reached else "at every length"
             sentences.append(f"{one.label} is {state} {where}.")
-    for status, word in (("failed", "Failed"), ("missing", "Missing"), ("interrupted", "Interrupted"), ("running", "Still running")):
+    for status, word in (
+        ("failed", "Failed"),
+        ("missing", "Missing"),
+        ("interrupted", "Interrupted"),
+        ("running", "Still running"),
+    ):
         labels = list(dict.fromkeys(point.label for point in study.points if point.status == status))
         if labels:
             sentences.append(f"{word}: {listing(labels)}.")

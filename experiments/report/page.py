@@ -116,8 +116,13 @@ def render(
     results: Table,
     tokenizers: Table,
     provenance: tuple[Table, Table],
+    schemes: Sequence[Figure] = (),
+    scheme_notes: Sequence[str] = (),
 ) -> str:
-    """The page as text. Everything that comes from the study is escaped here and nowhere else."""
+    """The page as text. Everything that comes from the study is escaped here and nowhere else.
+
+    schemes: figures of what the schemes do, folded away, as they show no result.
+    """
     body = [
         "<header>",
         f"<h1>{escape(study.title)}</h1>",
@@ -139,21 +144,40 @@ def render(
         "<h2>Tokenizers</h2>",
         _table(tokenizers, "scroll", wrap=True) if tokenizers.rows else '<p class="none">No tokenizer is known.</p>',
         "</section>",
+        *_schemes(schemes, scheme_notes, len(figures) + 1),
         "<details>",
         "<summary>Provenance</summary>",
         _table(provenance[0], "scroll", wrap=True) if provenance[0].rows else "",
         _table(provenance[1], "scroll", wrap=True) if provenance[1].rows else '<p class="none">No points.</p>',
         "</details>",
     ]
+    return _document(study.title, [*body, "</main>", f"<script>{SCRIPT}</script>"])
+
+
+def sheet(title: str, figures: Sequence[Figure]) -> str:
+    """A page of figures alone."""
+    head = ["<header>", f"<h1>{escape(title)}</h1>", "</header>"]
+    return _document(title, [*head, *(_figure(index, figure) for index, figure in enumerate(figures, 1)), "</main>"])
+
+
+def _document(title: str, body: Sequence[str]) -> str:
+    """A whole file; `body` ends the main element that is opened here."""
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(study.title)}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{STYLE.replace('FONTS', FONT_STACK)}</style>",
     ]
-    lines = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", "<main>", *body, "</main>"]
-    lines += [f"<script>{SCRIPT}</script>", "</body>", "</html>"]
+    lines = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", "<main>", *body]
+    lines += ["</body>", "</html>"]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _schemes(figures: Sequence[Figure], notes: Sequence[str], first: int) -> list[str]:
+    if not figures and not notes:
+        return []
+    drawn = [_figure(number, figure) for number, figure in enumerate(figures, first)]
+    return ["<details>", "<summary>What the schemes do</summary>", _notes(notes), *drawn, "</details>"]
 
 
 def _paragraphs(sentences: Sequence[str]) -> list[str]:

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.report.answer import answer
+from experiments.report.attribution import attribution_figure
 from experiments.report.context import context_figure, position_figure
+from experiments.report.entropy import entropy_figure
 from experiments.report.equal_context import byte_notes, equal_context_figure
 from experiments.report.extrapolation import change_figure, length_figure
 from experiments.report.page import render
+from experiments.report.schemes import scheme_figures
 from experiments.report.series import collect_series, point_notes, row_notes
 from experiments.report.study import read_study
 from experiments.report.tables import provenance_tables, results_csv, results_table, tokenizer_table
@@ -23,6 +26,8 @@ FIGURES = (
     equal_context_figure,
     position_figure,
     context_figure,
+    attribution_figure,
+    entropy_figure,
     training_figure,
 )
 
@@ -37,6 +42,8 @@ def write_report(study: Path) -> Path:
     series = collect_series(content)
     drawn = [draw(content, series) for draw in FIGURES]
     figures = [figure for figure in drawn if figure.rows or not figure.optional]
+    of_schemes, scheme_notes = scheme_figures(content)
+    schemes = [figure for figure in of_schemes if figure.rows]
     page = render(
         content,
         answer(content, series),
@@ -45,11 +52,13 @@ def write_report(study: Path) -> Path:
         results_table(series),
         tokenizer_table(content),
         provenance_tables(content),
+        schemes,
+        scheme_notes,
     )
     folder = Path(study) / "report"
     folder.mkdir(exist_ok=True)
-    for figure in drawn:
-        if figure in figures:
+    for figure in (*drawn, *of_schemes):
+        if figure.rows or not figure.optional:
             write_whole(folder / f"{figure.name}.csv", to_csv(figure.header, figure.rows))
         else:
             (folder / f"{figure.name}.csv").unlink(missing_ok=True)

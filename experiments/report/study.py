@@ -78,6 +78,37 @@ class ContextPoint:
 
 
 @dataclass(frozen=True)
+class Ablation:
+    """A row of an attribution: bits per byte under one change, and their difference from the model as it is."""
+
+    name: str
+    row: Row
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What breaks at `length` tokens, by ablations and in sentences. It refers to the training length `trained`."""
+
+    length: int
+    trained: int | None
+    ablations: tuple[Ablation, ...]
+    verdict: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EntropyCurve:
+    """Entropy of attention in windows of `length` tokens: for each layer, buckets (start, stop, nats)."""
+
+    length: int
+    windows: int | None
+    reason: str | None
+    layers: tuple[tuple[tuple[int, int, float | None], ...], ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One checkpoint evaluated under one positional override (empty: as it was trained)."""
 
@@ -95,6 +126,8 @@ class Evaluation:
     buckets: tuple[Bucket, ...]
     final_tokens: int | None
     contexts: tuple[ContextPoint, ...]
+    attributions: tuple[Attribution, ...]
+    entropies: tuple[EntropyCurve, ...]
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
@@ -258,6 +291,7 @@ def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
 def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluation:
     by_position, context_gain = _mapping(content.get("by_position")), _mapping(content.get("context_gain"))
     equal_bytes = [_row(row) for row in _mappings(content.get("equal_bytes"))]
+    attribution, entropy = _mapping(content.get("attribution")), _mapping(content.get("entropy"))
     return Evaluation(
         series=clean(content.get("series") or stem),
         run_id=run_id,
@@ -273,6 +307,12 @@ def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluatio
         buckets=tuple(_bucket(bucket) for bucket in _mappings(by_position.get("buckets"))),
         final_tokens=_integer(context_gain.get("final_tokens")),
         contexts=tuple(_context(point) for point in _mappings(context_gain.get("points"))),
+        attributions=tuple(
+            _attribution(entry, _integer(attribution.get("trained")))
+            for entry in _mappings(attribution.get("lengths"))
+            if _integer(entry.get("length"))
+        ),
+        entropies=tuple(_entropy(curve) for curve in _mappings(entropy.get("curves")) if _integer(curve.get("length"))),
     )
 
 
@@ -314,6 +354,38 @@ def _context(content: Mapping[str, Any]) -> ContextPoint:
         low=number(content.get("low")),
         high=number(content.get("high")),
         tokens=_integer(content.get("tokens")),
+    )
+
+
+def _attribution(content: Mapping[str, Any], trained: int | None) -> Attribution:
+    ablations = tuple(
+        Ablation(
+            name=clean(row.get("ablation") or ""),
+            row=_row(row),
+            difference=number(row.get("difference")),
+            low=number(row.get("difference_low")),
+            high=number(row.get("difference_high")),
+        )
+        for row in _mappings(content.get("rows"))
+    )
+    verdict = tuple(clean(sentence) for sentence in _list(content.get("verdict")))
+    return Attribution(_integer(content.get("length")) or 0, trained, ablations, verdict)
+
+
+def _entropy(content: Mapping[str, Any]) -> EntropyCurve:
+    reason = content.get("reason")
+    layers = tuple(
+        tuple(
+            (_integer(bucket.get("from")) or 0, _integer(bucket.get("to")) or 0, number(bucket.get("nats")))
+            for bucket in _mappings(layer)
+        )
+        for layer in _list(content.get("layers"))
+    )
+    return EntropyCurve(
+        length=_integer(content.get("length")) or 0,
+        windows=_integer(content.get("windows")),
+        reason=clean(reason) if reason else None,
+        layers=layers,
     )
 
 

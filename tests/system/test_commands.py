@@ -80,11 +80,16 @@ def test_evaluate_reads_a_checkpoint_under_a_scaling(swept):
 def test_evaluate_takes_a_step_and_a_layer_pattern(swept):
     run = swept.run_folder("rope")
     label = ("--label", "the third")
-    ended = command("evaluate", run, "--step", 8, *label, "--config.model.pattern=({'position': {'name': 'none'}},)")
+    # Trained as one layer repeated, read as two.
+    pattern = "({'position': {'name': 'none'}}, {'span': {'name': 'sliding', 'window': 4}})"
+    ended = command("evaluate", run, "--step", 8, *label, f"--config.model.pattern={pattern}")
     assert ended.status == 0, ended.err
     table = read_json(run / "evaluation" / "the-third.json")
     assert table["step"] == 8
-    assert table["override"] == {"model.pattern": [{"position": {"name": "none"}, "span": None}]}
+    first, second = table["override"]["model.pattern"]
+    assert first["position"]["name"] == "none" and second["span"] == {"name": "sliding", "window": 4}
+    ended = command("sample", run, "--tokens", 3, f"--config.model.pattern={pattern}")
+    assert ended.status == 0, ended.err
 
 
 def test_sample_writes_text_and_greedy_text_is_always_the_same(swept):

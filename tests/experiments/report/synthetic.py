@@ -111,7 +111,15 @@ def vocabularies(folder: Path, contexts=(128, 240), seeds=(0,)) -> Path:
 
 
 def write_run(
-    folder: Path, run_id: str, evaluations: list[dict], *, seed=0, vocabulary=2048, level=2.2, **provenance
+    folder: Path,
+    run_id: str,
+    evaluations: list[dict],
+    *,
+    seed=0,
+    vocabulary=2048,
+    level=2.2,
+    position="rope",
+    **provenance,
 ) -> None:
     """A run folder with a falling training curve that ends near `level` bits per byte."""
     run = folder / "runs" / run_id
@@ -119,7 +127,7 @@ def write_run(
     config = {
         "name": run_id,
         "seed": seed,
-        "model": {"position": {"name": "rope"}},
+        "model": {"position": {"name": position}},
         "train": {"length": 128, "steps": 600, "batch_size": 32},
         "tokenizer": {"name": "byte_level_bpe", "vocabulary_size": vocabulary},
         "data": {"corpus": {"name": "shakespeare"}},
@@ -199,6 +207,6 @@ def quickstart(folder: Path, schemes=SCHEMES, explode: float = 1.0) -> Path:
                 )
                 for scaling, steep in OVERRIDES.items()
             ]
-        write_run(folder, run_id, evaluations, level=level)
+        write_run(folder, run_id, evaluations, level=level, position=name)
         points.append({"label": name, "run_id": run_id, "overrides": {"model.position.name": name}})
     return write_study(folder, points)
