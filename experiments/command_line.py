@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -86,6 +87,8 @@ def _leave_aftermath_unsaid() -> None:
     sys.unraisablehook = lambda ended: None if follows(ended.exc_value) else in_callback(ended)
     threading.excepthook = lambda ended: None if follows(ended.exc_value) else in_thread(ended)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # Without the cache of compiled programs a start takes longer, and that is all.
+    warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation cache entry")
 
 
 def fail(message: str, status: int) -> NoReturn:

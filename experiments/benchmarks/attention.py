@@ -1,4 +1,4 @@
-"""Attention forward and backward: blockwise against our reference and PyTorch's fused kernel; schemes by length."""
+"""Attention forward and backward: blockwise against our reference and PyTorch's fused kernel; every scheme and span."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.harness import Contender, interleave, running
 from experiments.benchmarks.table import Table
-from models.attention import IMPLEMENTATIONS, AttentionRule, Full
+from models.attention import IMPLEMENTATIONS, AttentionRule, Visibility
 from models.positions import PositionScheme
 from models.positions.scheme import contiguous_tokens
 
@@ -19,7 +19,8 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Size:
-    """One row of `heads` heads of `head_size`; contenders at `length`, every scheme at each of `lengths`.
+    """One row of `heads` heads of `head_size`; contenders and the whole catalogue of schemes at `length`, some of them
+    at each of `lengths`, spans at `span_length`.
 
     reference_limit: MiB up to which the reference's temporary memory is tried.
     """
@@ -29,20 +30,45 @@ class Size:
     length: int = 4096
     lengths: tuple[int, ...] = (1024, 2048, 4096, 8192, 16384, 32768)
     schemes: tuple[str, ...] = ("none", "alibi", "t5", "rope")
+    catalogue: tuple[str, ...] = tuple(PositionScheme.registry)
+    span_length: int = 16384
+    spans: tuple[str, ...] = tuple(Visibility.registry)
     reference_limit: int = 4096
     rounds: int = 7
 
-    def arguments(self, scheme: str, length: int) -> dict[str, Any]:
-        return {"scheme": scheme, "length": length, "heads": self.heads, "head_size": self.head_size}
+    def arguments(self, scheme: str, length: int, span: str = "full") -> dict[str, Any]:
+        return {"scheme": scheme, "span": span, "length": length, "heads": self.heads, "head_size": self.head_size}
 
 
-QUICK = Size(lengths=(1024, 2048, 4096), rounds=3)
+QUICK = Size(lengths=(1024, 2048, 4096), catalogue=("none", "alibi", "fire", "cope"), span_length=4096, rounds=3)
 
 
 def measure(size: Size) -> Iterator[Table]:
-    """A table of contenders without positions, and one of schemes and lengths."""
+    """Tables of contenders without positions, of schemes and lengths, of the catalogue, and of spans."""
     yield _contenders(size)
     yield _schemes(size)
+    title = f"Attention forward + backward, blockwise, by scheme: {size.heads} heads of {size.head_size}, L = "
+    ours = {name: size.arguments(name, size.length) for name in dict.fromkeys(("none", *size.catalogue))}
+    yield _against_first(f"{title}{size.length}", ours, size.rounds)
+    title = f"Attention forward + backward, blockwise, by span at its defaults: {size.heads} heads of {size.head_size}"
+    ours = {name: size.arguments("none", size.span_length, name) for name in dict.fromkeys(("full", *size.spans))}
+    yield _against_first(f"{title}, L = {size.span_length}", ours, 1)
+
+
+def _against_first(title: str, arguments: dict[str, dict[str, Any]], rounds: int) -> Table:
+    """Our blockwise attention under different arguments, one at a time beside the first of them."""
+    table = Table(title, {"": "", "CPU-seconds": ".3f", "MiB": ",.0f", "time of the first ×": ".3f"})
+    first, *others = arguments
+    for name in (first, *others):
+        pair = [
+            Contender(each, f"{__name__}:ours", {"implementation": OURS, **arguments[each]})
+            for each in dict.fromkeys((first, name))
+        ]
+        with running(pair, table.notes) as contenders:
+            timings = interleave(contenders, 1, rounds)
+            spent = timings[name].cpu_seconds
+            table.add(name, spent, contenders[name].facts["mebibytes"], spent / timings[first].cpu_seconds)
+    return table
 
 
 def _contenders(size: Size) -> Table:
@@ -103,26 +129,32 @@ def _schemes(size: Size) -> Table:
 
 
 def ours(
-    implementation: str, scheme: str, length: int, heads: int, head_size: int, limit: int | None = None
+    implementation: str, scheme: str, span: str, length: int, heads: int, head_size: int, limit: int | None = None
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
     """Our contender. facts: MiB of temporary memory, and whether that fits the limit."""
-    rule = AttentionRule(PositionScheme.registry[scheme](), Full())
+    rule = AttentionRule(PositionScheme.registry[scheme](), Visibility.registry[span]())
     shape = (1, heads, length, head_size)
     q, k, v, cotangent = (jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4))
     specs = rule.scheme.layer_parameters(heads, head_size)
     parameters = {name: spec.initializer(jax.random.key(1), spec.shape, jnp.float32) for name, spec in specs.items()}
-    tokens = contiguous_tokens(length)
+    # A feature is a sum over tokens.
+    features = {
+        name: -jnp.cumsum(jax.random.uniform(jax.random.key(2), (1, length, *shape)), axis=1)
+        for name, shape in rule.scheme.feature_shapes(heads).items()
+    }
+    where = contiguous_tokens(length)
 
     def rotate(x_BxHxLxK: jax.Array) -> jax.Array:
-        return jnp.swapaxes(rule.scheme.rotate(jnp.swapaxes(x_BxHxLxK, 1, 2), tokens.position), 1, 2)
+        return jnp.swapaxes(rule.scheme.rotate(jnp.swapaxes(x_BxHxLxK, 1, 2), where.position), 1, 2)
 
     def product(arguments):
-        parameters, q, k, v = arguments
+        parameters, features, q, k, v = arguments
+        tokens = where.replace(features=features)
         q, k = (rotate(x) for x in (q / head_size**0.5, k))
         output = IMPLEMENTATIONS[implementation](rule, parameters, q, k, v, tokens, tokens)
         return jnp.vdot(output, cotangent)
 
-    inputs = (parameters, q, k, v)
+    inputs = (parameters, features, q, k, v)
     compiled = jax.jit(jax.grad(product)).lower(inputs).compile()
     memory: Any = compiled.memory_analysis()
     mebibytes = memory.temp_size_in_bytes / MEBIBYTE

@@ -2,8 +2,9 @@
 
     ./launch.sh run experiments/configs/norm_placement.py
 
-Eight runs of 800 steps. Expect pre-norm to train at every setting and post-norm to suffer first where
-the stack is deep and the learning rate high (Xiong et al. 2020).
+Eight runs of 800 steps, 26 CPU-minutes. Expect pre-norm to train at every setting, and post-norm to fail where the
+stack is deep and the learning rate high (Xiong et al. 2020): with eight layers at 4e-3 it learns how often each token
+occurs, and nothing of their order. Where it trains, it need not be worse.
 """
 
 import itertools

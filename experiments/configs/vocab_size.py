@@ -2,8 +2,9 @@
 
     ./launch.sh run experiments/configs/vocab_size.py
 
-Five runs of 1000 steps. A larger vocabulary puts more bytes into a token, so equal tokens are not equal
-context: the report also compares windows of equal bytes.
+Five runs of 1000 steps. A larger vocabulary puts more bytes into a token, so equal tokens are not equal context: the
+report also compares windows of equal bytes. All score the same whole plays, but in training the larger ones have read
+more text in as many tokens, and have more parameters.
 """
 
 from experiments.configs import baseline
@@ -24,6 +25,9 @@ def get_config():
     # What 128 tokens of the smallest vocabulary hold, about: every model reads this much within its training length.
     config.evaluation.context_bytes = (128, 240)
     config.evaluation.scalings = ()
+    # Whole plays: a limit in tokens would be another text for each vocabulary.
+    config.evaluation.documents = 4
+    config.evaluation.tokens_per_document = 0
     return config
 
 

@@ -17,7 +17,17 @@ TINY = {"layers": 2, "width": 16, "heads": 2}
 SIZES = {
     training_step: training_step.Size(**TINY, length=16, batch=2, vocabulary=64, peak=64, steps=1, rounds=2),
     decoding: decoding.Size(**TINY, vocabulary=64, batches=(2,), prompt=4, count=4, rounds=2),
-    attention: attention.Size(heads=2, head_size=8, length=64, lengths=(64,), schemes=("t5",), rounds=2),
+    attention: attention.Size(
+        heads=2,
+        head_size=8,
+        length=64,
+        lengths=(64,),
+        schemes=("t5",),
+        catalogue=("forgetting",),
+        span_length=64,
+        spans=("sliding",),
+        rounds=2,
+    ),
     overhead: overhead.Size(**TINY, length=16, batch=2, steps=12, every=5, bare_steps=2, rounds=1),
 }
 OURS = {

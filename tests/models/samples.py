@@ -129,7 +129,7 @@ def relative_error(got, wanted) -> float:
     def error(x, y):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         assert x.shape == y.shape
-        return np.abs(x - y).max() / max(np.abs(y).max(), 1e-30)
+        return np.abs(x - y).max(initial=0.0) / max(np.abs(y).max(initial=0.0), 1e-30)
 
     return max((float(error(x, y)) for x, y in zip(*map(jax.tree.leaves, (got, wanted)), strict=True)), default=0.0)
 
