@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from models.attention import AttentionRule, Visibility, attend, attention_entropy
-from models.cache import Cache, LayerCache, extend, last_features, occupy
+from models.cache import AnyCache, Cache, occupy
 from models.config import DTYPES, ModelConfig
 from models.errors import invalid
 from models.feed_forward import FeedForward
@@ -33,8 +33,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxLxD: Array, tokens: Tokens, cache: LayerCache | None, slots: Tokens | None, start: Array | None
-    ) -> tuple[Array, LayerCache | None]:
+        self, x_BxLxD: Array, tokens: Tokens, cache: AnyCache | None, slots: Tokens | None, start: Array | None
+    ) -> tuple[Array, AnyCache | None]:
         config, scheme, dtype = self.config, self.scheme, DTYPES[self.config.dtype]
         size = config.head_width
 
@@ -55,9 +55,7 @@ class Attention(nn.Module):
         tokens = dataclasses.replace(tokens, features=self._features(x_BxLxD, tokens, cache, start))
         keys = tokens
         if cache is not None and slots is not None and start is not None:
-            cache = extend(cache, k, v, tokens.features, start)
-            k, v = cache.key_BxGxSxK, cache.value_BxGxSxK
-            keys = dataclasses.replace(slots, features=cache.features)
+            cache, k, v, keys = cache.join(k, v, tokens, slots, start)
         parameters = scheme_parameters(self, "position", scheme.layer_parameters(config.heads, size))
         rule = AttentionRule(scheme, self.span)
         output = attend(config.attention, rule, parameters, q, k, v, tokens, keys)
@@ -76,7 +74,7 @@ class Attention(nn.Module):
         return merge(output_BxLxHxK), cache
 
     def _features(
-        self, x_BxLxD: Array, tokens: Tokens, cache: LayerCache | None, start: Array | None
+        self, x_BxLxD: Array, tokens: Tokens, cache: AnyCache | None, start: Array | None
     ) -> dict[str, Array]:
         """The scheme's per-token features, going on from the last slot in use of a cache."""
         config, scheme = self.config, self.scheme
@@ -88,7 +86,7 @@ class Attention(nn.Module):
         if cache is None or start is None:
             before = {name: jnp.zeros((x_BxLxD.shape[0], *shape), jnp.float32) for name, shape in shapes.items()}
         else:
-            before = last_features(cache, start)
+            before = cache.last_features(start)
         return scheme.features(parameters, x_BxLxD, tokens, before)
 
 
@@ -213,7 +211,7 @@ class Transformer(nn.Module):
         layers = None if cache is None else cache.layers
         shared = (where, slots, start)
         unit = _rematerialized(config.rematerialize, scanned=False)
-        kept: list[LayerCache] = []
+        kept: list[AnyCache] = []
 
         def part(first: int, count: int):
             return None if layers is None else layers[first : first + count]

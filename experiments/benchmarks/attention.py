@@ -1,5 +1,6 @@
 """Attention forward and backward: blockwise against our reference and PyTorch's fused kernel; every scheme and span."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +150,7 @@ def ours(
 
     def product(arguments):
         parameters, features, q, k, v = arguments
-        tokens = where.replace(features=features)
+        tokens = dataclasses.replace(where, features=features)
         q, k = (rotate(x) for x in (q / head_size**0.5, k))
         output = IMPLEMENTATIONS[implementation](rule, parameters, q, k, v, tokens, tokens)
         return jnp.vdot(output, cotangent)

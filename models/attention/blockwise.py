@@ -30,9 +30,9 @@ Array = jax.Array
 
 
 class Tiles(NamedTuple):
-    """Tile sizes, in tokens. By default a head's weights in a tile take 64 KiB: a CPU's caches hold those of many."""
+    """Tile sizes, in tokens. By default a head's weights in a tile take 128 KiB: caches hold those of several."""
 
-    query: int = 128
+    query: int = 256
     key: int = 128
 
 

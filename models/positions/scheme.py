@@ -85,9 +85,30 @@ def dot_product(tile: Tile) -> Array:
     q, k = tile.q_BxHxQxK, tile.k_BxGxTxK
     batch, heads, queries, size = q.shape
     groups, keys = k.shape[1:3]
-    q_BxGxRQxK = q.reshape(batch, groups, heads // groups * queries, size)
-    scores = jnp.einsum("bgqk,bgtk->bgqt", q_BxGxRQxK, k, preferred_element_type=jnp.float32)
+    scores = _products(q.reshape(batch, groups, heads // groups * queries, size), k)
     return scores.reshape(batch, heads, queries, keys)
+
+
+@jax.custom_vjp
+def _products(q_BxGxQxK: Array, k_BxGxTxK: Array) -> Array:
+    """`q·k`, float32 [B, G, Q, T]."""
+    return jnp.einsum("bgqk,bgtk->bgqt", q_BxGxQxK, k_BxGxTxK, preferred_element_type=jnp.float32)
+
+
+def _products_forward(q, k):
+    return _products(q, k), (q, k)
+
+
+def _products_backward(vectors, d_scores_BxGxQxT):
+    # The gradient of keys is made transposed, because the product then takes its large factor as it lies.
+    q, k = vectors
+    d_scores = d_scores_BxGxQxT.astype(q.dtype)
+    d_q = jnp.einsum("bgqt,bgtk->bgqk", d_scores, k, preferred_element_type=jnp.float32)
+    d_kT = jnp.einsum("bgqk,bgqt->bgkt", q, d_scores, preferred_element_type=jnp.float32)
+    return d_q.astype(q.dtype), jnp.swapaxes(d_kT, 2, 3).astype(k.dtype)
+
+
+_products.defvjp(_products_forward, _products_backward)
 
 
 def weigh_values(weights_BxHxQxT: Array, v_BxGxTxK: Array) -> Array:

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.attention.visibility import Sinks, Sliding
 from models.cache import init_cache, occupy
 from models.config import LayerConfig
 from models.errors import InvalidInput
-from models.positions import ALiBi, Learned
-from tests.models.samples import TINY, tokens_at
+from models.positions import ALiBi, CoPE, Learned
+from tests.models.samples import TINY, empty_cache, extend, parameters_of, text, tokens_at
 
 ROWS, CAPACITY = 3, 7
 SLOTS = (ROWS, 2, CAPACITY, 6)  # key heads and head size of the tiny model
@@ -48,3 +49,25 @@ def test_a_capacity_that_cannot_work_is_refused():
         occupy(init_cache(TINY, ROWS, CAPACITY), tokens_at([range(8)]))
     with pytest.raises(InvalidInput, match=r"^capacity = 7 is not allowed; it must be at most 6: .*'learned'"):
         init_cache(TINY.replace(position=Learned(length=6)), ROWS, CAPACITY)
+
+
+def test_a_layer_keeps_no_more_than_its_span_can_see():
+    """In a pattern each place for itself; sums over newer keys need them all, in order."""
+    pattern = (LayerConfig(span=Sinks(window=5, sinks=2)), LayerConfig(), LayerConfig(CoPE(), Sliding(5)))
+    for loop in ("scan", "unroll"):
+        cache = init_cache(TINY.replace(layers=3, pattern=pattern, layer_loop=loop), 2, 100)
+        assert [layer.key_BxGxSxK.shape[-2] for layer in cache.layers] == [7, 100, 100]
+    assert init_cache(TINY.replace(span=Sliding(5)), 2, 5).layers[0].key_BxGxSxK.shape[-2] == 5
+
+
+def test_a_rolling_cache_holds_the_first_and_the_latest_tokens():
+    config = TINY.replace(layers=1, span=Sinks(window=3, sinks=2), layer_loop="unroll")
+    cache = empty_cache(config, 2)
+    words, start = text(2), 0
+    for length in (1, 4, 1, 2, 3):
+        where = tokens_at(np.tile(np.arange(start, start + length), (2, 1)))
+        _, cache = extend(config, parameters_of(config), cache, words[:, start : start + length], where)
+        start += length
+        position, document = (np.asarray(x) for x in (cache.layers[0].tokens.position, cache.layers[0].tokens.document))
+        held = [sorted(position[row][document[row] >= 0]) for row in range(2)]
+        assert held == [sorted({*range(min(2, start)), *range(max(0, start - 3), start)})] * 2
