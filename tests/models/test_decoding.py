@@ -102,6 +102,13 @@ def test_decoding_under_a_span(span):
     check_against(full(config, text(2)), config)
 
 
+@pytest.mark.parametrize("name", ["forgetting", "rope randomized", "cope", "rope reindexed"])
+def test_decoding_from_the_latest_tokens_alone(name):
+    """What goes on from the last slot, or stands in slots beside positions, where slots are a ring."""
+    config = TINY.replace(position=SCHEMES[name], span=SPANS["sinks"], embeddings="separate")
+    check_against(full(config, text(2)), config)
+
+
 @pytest.mark.parametrize("loop", ["scan", "unroll"])
 def test_decoding_a_mixed_pattern_with_a_remainder(loop):
     wanted = full_logits(MIXED, parameters_of(MIXED), text(2), whole(2))

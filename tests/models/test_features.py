@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.attention import Sliding
-from models.cache import init_cache, last_features, occupy
+from models.cache import init_cache, occupy
 from models.config import LayerConfig
 from models.errors import InvalidInput
 from models.positions.cope import CoPE
@@ -43,8 +43,8 @@ def test_a_cache_has_room_for_the_features_of_the_layers_that_make_them(loop, le
 def test_the_features_before_the_first_slot_are_zero():
     (layer, *_) = init_cache(MIXED.replace(layer_loop="unroll"), 2, 7).layers
     layer = jax.tree.map(lambda x: x + jnp.arange(7.0).reshape(7, 1), layer)
-    assert not np.any(last_features(layer, jnp.array(0))["fine"])
-    assert (np.asarray(last_features(layer, jnp.array(5))["fine"]) == 4).all()
+    assert not np.any(layer.last_features(jnp.array(0))["fine"])
+    assert (np.asarray(layer.last_features(jnp.array(5))["fine"]) == 4).all()
 
 
 def test_prefilling_in_chunks_with_padding_among_them():
