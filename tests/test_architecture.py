@@ -33,7 +33,7 @@ REGISTRY = re.compile(
             r"\barchive\.ubuntu" + r"\.com",
             r"\bconda\.anaconda" + r"\.org",
             r"\bdownload\.pytorch" + r"\.org",
-            r"--(?:extra-)?index-url[ =]+[a-z]+:",
+            r"--(?:extra-)?index" + r"-url[ =]+[a-z]+:",
         ]
     ),
     re.IGNORECASE,

@@ -13,13 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from models.errors import invalid, require
+from models.positions.scaling.rule import require_factor
 from models.positions.scheme import Array, ParameterSpec
 from models.registry import Registry
-
-
-def require_factor(factor: float) -> None:
-    """Raises InvalidInput unless `factor`, how many times the context is extended, is a finite number from 1 on."""
-    require(math.isfinite(factor) and factor >= 1, "factor", factor, "a finite number of at least 1")
 
 
 def require_original_length(original_length: int | None) -> None:

