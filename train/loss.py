@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from models.linear import sum_of_outer
+
 Array = jax.Array
 
 LOGITS_BUDGET_BYTES = 256 * 2**20
@@ -105,10 +107,7 @@ def _forward(hidden, embedding, targets, weights, terms, chunk):
         # The operands of a matmul share the compute dtype: a float32 operand would make both run in float32.
         d_logits = (d_logits * weights_N[:, None]).astype(x_NxD.dtype)
         d_x_NxD = jnp.dot(d_logits, compute, preferred_element_type=jnp.float32).astype(x_NxD.dtype)
-        # Made transposed, because the product then takes its large factor as it lies.
-        d_embedding_VxD += jax.lax.dot_general(
-            x_NxD, d_logits, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-        ).T
+        d_embedding_VxD += sum_of_outer(d_logits, x_NxD)
         return d_embedding_VxD, (nats_N, nats_N + z_loss * log_z_N**2, d_x_NxD)
 
     zero = jnp.zeros(embedding.shape, jnp.float32)

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any
 
+from train.allocator import keep_freed_memory
+
 
 def main(core: str, target: str, arguments: str) -> None:
     # Whatever libraries print goes to the log; only answers go up the pipe.
@@ -22,6 +24,8 @@ def main(core: str, target: str, arguments: str) -> None:
 
     if core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core)})
+    # As every command does; a step that takes and returns a gigabyte is a fifth faster, of peers too.
+    keep_freed_memory()
     module, _, function = target.partition(":")
     try:
         run, facts = getattr(importlib.import_module(module), function)(**json.loads(arguments))

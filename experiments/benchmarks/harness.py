@@ -19,12 +19,6 @@ from typing import Any
 BUSY = 1.5
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false"
-# Memory is kept once freed, as every command keeps it (train/allocator.py), and large arrays come in pages of 2 MiB: a
-# step that takes and returns a gigabyte spends up to half of its time without. Peers gain from it too.
-KEPT_MEMORY = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647"
-    ":glibc.malloc.arena_max=1"
-}
 INSTALL_PEERS = 'pip install "longreach[peers]"'
 LOG_LINES = 15
 
@@ -68,7 +62,7 @@ class Running:
         self.name = contender.name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
         flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_XLA_THREAD}".strip()
-        own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **ONE_THREAD, **KEPT_MEMORY, **contender.environment}
+        own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **ONE_THREAD, **contender.environment}
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.child", core(), contender.target, json.dumps(contender.arguments)],
             env={**os.environ, **own},

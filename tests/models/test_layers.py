@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.feed_forward import ACTIVATIONS, FeedForward, gated
-from models.linear import Linear
+from models.linear import Linear, product, sum_of_outer
 from models.norms import NORMS, make_norm
 from models.placements import PLACEMENTS, Post, Pre
 from tests.models.samples import random
@@ -103,3 +103,17 @@ def test_every_placement_keeps_the_stream_and_uses_the_sublayer(name):
     assert len(calls) == 1
     np.testing.assert_allclose(got, x + 7.0, rtol=1e-6)
     assert isinstance(placement.final_norm, bool)
+
+
+@pytest.mark.parametrize("inputs, outputs", [(5, 3), (3, 5), (4, 4)])
+def test_kernel_gradients_do_not_depend_on_which_factor_is_wider(inputs, outputs):
+    x, kernel, weights = random(7, inputs), random(inputs, outputs, seed=1), random(7, outputs, seed=2)
+    wanted = jax.grad(lambda x, kernel: jnp.vdot(x @ kernel, weights), (0, 1))(x, kernel)
+    found = jax.jit(jax.grad(lambda x, kernel: jnp.vdot(product(x, kernel), weights), (0, 1)))(x, kernel)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
+
+
+def test_a_kernel_gradient_is_summed_in_float32():
+    ones = jnp.ones((4096, 1), jnp.bfloat16)
+    assert sum_of_outer(ones, ones).dtype == jnp.float32
+    assert sum_of_outer(ones, ones) == 4096
