@@ -14,6 +14,7 @@ from experiments.evaluation.attribution import attribute, require_beyond
 from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.entropy import entropy_by_position
 from experiments.evaluation.extension import extended, takes_factor
+from experiments.evaluation.score import on_all_devices
 from experiments.evaluation.suite import Text, choose_text, evaluate_series
 from models.accounting import parameter_count
 from models.config import ModelConfig
@@ -163,6 +164,7 @@ def evaluate_checkpoint(
     InvalidInput where such a length is not beyond training.
     """
     require_beyond(evaluation, checkpoint.config.train.length)
+    checkpoint = checkpoint._replace(parameters=on_all_devices(checkpoint.parameters))
     text: Text | None = None
     for one in series:
         path = evaluation_file(checkpoint.folder, one.label)
