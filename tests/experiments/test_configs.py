@@ -46,6 +46,7 @@ def test_extension_adapts_under_every_rule_from_one_run(tmp_path):
         assert config.train.length == 512 and config.train.length * config.train.batch_size == 1024
         assert getattr(scaling, "original_length", 128) == 128 and config.train.steps == 200
     assert adapted["drope"].model.position == NoPosition() and adapted["drope"].train.length == 128
+    assert adapted["drope"].evaluation.scalings == ("drope",)
 
 
 def test_every_scheme_is_trained_alike_with_three_seeds(tmp_path):
