@@ -14,7 +14,7 @@ from models.config import ModelConfig
 from models.errors import InvalidInput
 from models.positions.rotary import Rotary
 from models.positions.scaling import LongRoPE, NoScaling, Scaling
-from models.positions.scaling.rule import plain_frequencies
+from models.positions.scaling.rule import known_length, plain_frequencies
 from models.positions.scheme import Array, ParameterSpec, Tile
 from models.transformer import init_parameters
 
@@ -59,7 +59,7 @@ class _ByArrays(LongRoPE):
 
     def frequencies_at(self, base: float, width: int, length: Array) -> Array:
         plain = jnp.asarray(plain_frequencies(base, width), jnp.float32)
-        return jnp.where((length > self.original_length)[..., None], plain / self.factors, plain)
+        return jnp.where((length > known_length(self.original_length))[..., None], plain / self.factors, plain)
 
     def frequencies_of(self, base: float, width: int, position: Array, frequencies: Array) -> Array:
         plain = jnp.asarray(plain_frequencies(base, width), jnp.float32)
@@ -89,8 +89,8 @@ def with_candidates(model: ModelConfig, factor: float, original_length: int) -> 
 def holding(model: ModelConfig, parameters: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
     """A checkpoint's parameters and in each layer the candidate, as a model of `with_candidates` asks for them."""
     held = dict(jax.tree_util.tree_leaves_with_path(parameters))
-    values = {
-        f"position_{FACTORS}": np.float32(candidate.factors),
+    values: dict[str, Any] = {
+        f"position_{FACTORS}": np.asarray(candidate.factors, np.float32),
         f"position_{UNSCALED}": np.float32(candidate.unscaled_tokens),
     }
 
