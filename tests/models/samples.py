@@ -23,8 +23,9 @@ from models.attention.visibility import (
     Visibility,
 )
 from models.cache import Cache, init_cache
-from models.config import ModelConfig
-from models.positions import ALiBi, PositionScheme, Rotary, Scaling, Tokens
+from models.config import ModelConfig, NormConfig
+from models.placements import Parallel, Placement
+from models.positions import ALiBi, NoPosition, PositionScheme, Rotary, Scaling, Tokens
 from models.positions.index import Index
 from models.positions.temperature import Temperature
 from models.transformer import Transformer, init_parameters, to_logits, unroll_parameters
@@ -116,6 +117,16 @@ SPANS: dict[str, Visibility] = {
     "and": And((Dilated(window=4, dilation=2), Chunked(7))),
     "or": Or((Sliding(2), GlobalTokens(1), Chunked(3))),
 }
+
+# Every registered norm placement, such that its fields matter in two layers.
+PLACEMENTS: dict[str, Placement] = {
+    name: filled(cls, share=0.5, scale=0.7, initial=0.5) for name, cls in Placement.registry.items()
+} | {"parallel, two norms": Parallel(norms=2)}
+
+
+def placed(placement: Placement) -> ModelConfig:
+    """The tiny model with that placement, without positions, and with an input embedding of its own."""
+    return TINY.replace(position=NoPosition(), embeddings="separate", norm=NormConfig(placement=placement))
 
 
 def random(*shape: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:
