@@ -148,22 +148,31 @@ def train_lengths(study: Study, series: Sequence[Series]) -> list[int]:
     return sorted(length for length in lengths if length)
 
 
+STATES = {
+    "failed": "failed",
+    "missing": "missing, not run yet",
+    "interrupted": "interrupted, not finished",
+    "running": "still running",
+}
+MANY_POINTS = 4
+
+
 def point_notes(study: Study) -> list[str]:
-    """One line for every point that has no evaluation to show, saying why."""
-    notes = []
+    """Which points have no evaluation to show, and why: a line each, or one for many in the same state."""
+    groups: dict[str, list[Point]] = {}
     for point in study.points:
-        seed = f" (seed {point.seed})" if _repeated(study, point) else ""
-        error = f": {point.error}" if point.error else ""
-        if point.status == "failed":
-            notes.append(f"{point.label}{seed}: failed{error}")
-        elif point.status == "missing":
-            notes.append(f"{point.label}{seed}: missing, not run yet{error}")
-        elif point.status == "interrupted":
-            notes.append(f"{point.label}{seed}: interrupted, not finished{error}")
-        elif point.status == "running":
-            notes.append(f"{point.label}{seed}: still running{error}")
-        elif not point.run.evaluations:
-            notes.append(f"{point.label}{seed}: finished, not evaluated{error}")
+        if point.status in STATES or not point.run.evaluations:
+            state = STATES.get(point.status, "finished, not evaluated") + (f": {point.error}" if point.error else "")
+            groups.setdefault(state, []).append(point)
+    notes = []
+    for state, points in groups.items():
+        if len(points) >= MANY_POINTS:
+            labels = ", ".join(dict.fromkeys(point.label for point in points))
+            notes.append(f"{len(points)} points {state}: {labels}")
+            continue
+        for point in points:
+            seed = f" (seed {point.seed})" if _repeated(study, point) else ""
+            notes.append(f"{point.label}{seed}: {state}")
     return notes
 
 
