@@ -36,6 +36,17 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers, where entry i of a vector is called `name/i`."""
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        if getattr(value, "ndim", 0):
+            numbers |= {f"{name}/{i}": float(entry) for i, entry in enumerate(value)}
+        else:
+            numbers[name] = float(value)
+    return numbers
+
+
 class MetricsWriter:
     """Appends metrics to `folder`/metrics.jsonl, each line whole and handed to the system before `write` returns.
 

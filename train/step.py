@@ -8,14 +8,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import ModelConfig
+from models.experts.layer import COLLECTION
 from models.positions import Tokens
 from models.positions.scheme import contiguous_tokens
 from models.transformer import Transformer, init_parameters, output_matrix
 from train.config import RunConfig
 from train.loss import Losses, chunk_tokens, cross_entropy
+from train.routing import routing_facts
 from train.sharding import parameter_shardings, state_shardings
 
 Array = jax.Array
@@ -41,9 +43,10 @@ def loss_of(
     devices: int,
     z_loss: float = 0.0,
     key: Array | None = None,
-) -> Losses:
-    """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout and drawn positions are those of
-    training.
+) -> tuple[Losses, dict[str, Array]]:
+    """Summed losses of a batch (see train.loss.cross_entropy), and metrics of its experts' routing, none without
+    experts. With a key, dropout, drawn positions and capacities are those of training; the losses that balance experts
+    then join `total`, each token's share the same.
 
     devices: how many share the batch; decides with its size whether logits are computed in chunks.
     """
@@ -52,15 +55,17 @@ def loss_of(
         where = contiguous_tokens(tokens_BxL.shape[1])
     else:
         where = Tokens(position=batch["position"], document=batch["document"])
-    hidden_BxLxD, _ = Transformer(model).apply(
+    observed = key is not None and model.has_experts()
+    (hidden_BxLxD, _), sown = Transformer(model).apply(
         {"params": parameters},
         tokens_BxL,
         where,
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key, "positions": key},
+        mutable=[COLLECTION] if observed else [],
     )
     chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary)
-    return cross_entropy(
+    losses = cross_entropy(
         hidden_BxLxD,
         output_matrix(model, parameters),
         batch["targets"],
@@ -69,21 +74,28 @@ def loss_of(
         z_loss=z_loss,
         chunk=None if chunk is None else chunk * devices,
     )
+    if not observed:
+        return losses, {}
+    balancing, routing = routing_facts(model, sown[COLLECTION])
+    return losses._replace(total=losses.total + losses.weight * balancing), routing
 
 
 def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Batch, key: Array, devices: int):
-    """Gradient of the mean loss per scored token, with the batch's summed losses; computed in `accumulation` parts."""
+    """Gradient of the mean loss per scored token, with the batch's summed losses (total, nats), metrics of routing and
+    the sum of weights; computed in `accumulation` parts, over which such metrics are averaged."""
     weight = jnp.maximum(jnp.sum(jnp.broadcast_to(batch["weights"], batch["targets"].shape)), 1.0)
 
     def mean_loss(parameters, batch, key):
-        drawing = key if model.is_random() else None
-        losses = loss_of(model, parameters, batch, devices=devices, z_loss=config.train.z_loss, key=drawing)
-        return losses.total / weight, (losses.total, losses.nats)
+        drawing = key if model.differs_in_training() else None
+        z_loss = config.train.z_loss
+        losses, routing = loss_of(model, parameters, batch, devices=devices, z_loss=z_loss, key=drawing)
+        return losses.total / weight, ((losses.total, losses.nats), routing)
 
     differentiate = jax.grad(mean_loss, has_aux=True)
     parts = config.train.accumulation
     if parts == 1:
-        return *differentiate(parameters, batch, key), weight
+        gradient, (sums, routing) = differentiate(parameters, batch, key)
+        return gradient, sums, routing, weight
 
     def part(x: Array) -> Array:
         # Every part takes every n-th row, so that it is spread over the devices as the batch is.
@@ -92,12 +104,13 @@ def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Bat
         return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
 
     def add(total, inputs):
-        return jax.tree.map(jnp.add, total, differentiate(parameters, *inputs)), None
+        gradient, (sums, routing) = differentiate(parameters, *inputs)
+        return jax.tree.map(jnp.add, total, (gradient, sums)), routing
 
     zero = (jax.tree.map(jnp.zeros_like, parameters), (jnp.zeros(()), jnp.zeros(())))
     split = {name: part(x) for name, x in batch.items()}
-    (gradient, sums), _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
-    return gradient, sums, weight
+    (gradient, sums), routing = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
+    return gradient, sums, jax.tree.map(lambda x: x.mean(axis=0), routing), weight
 
 
 class Trainer:
@@ -131,7 +144,8 @@ class Trainer:
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
             with nn.logical_axis_rules(rules.pairs()):
-                gradient, (total, nats), weight = gradients(config, model, state.parameters, batch, key, devices)
+                found = gradients(config, model, state.parameters, batch, key, devices)
+            gradient, (total, nats), routing, weight = found
             norm = optax.global_norm(gradient)
             updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
             # A finite gradient can still give an update that overflows: the learning rate may be absurd.
@@ -151,10 +165,13 @@ class Trainer:
                 "skipped": skipped,
                 "scored_tokens": weight,
             }
+            # Every process reads all of them.
+            whole = NamedSharding(mesh, PartitionSpec())
+            metrics |= {name: jax.lax.with_sharding_constraint(value, whole) for name, value in routing.items()}
             return TrainState(state.step + 1, parameters, moments, skipped), metrics
 
         def evaluate(parameters: Any, batch: Batch) -> dict[str, Array]:
-            losses = loss_of(model, parameters, batch, devices=devices)
+            losses, _ = loss_of(model, parameters, batch, devices=devices)
             return {"nats": losses.nats, "weight": losses.weight, "bytes": jnp.sum(batch["bytes"], dtype=jnp.float32)}
 
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))

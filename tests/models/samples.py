@@ -24,6 +24,7 @@ from models.attention.visibility import (
 )
 from models.cache import Cache, init_cache
 from models.config import ModelConfig
+from models.experts import Experts
 from models.positions import ALiBi, PositionScheme, Rotary, Scaling, Tokens
 from models.positions.index import Index
 from models.positions.temperature import Temperature
@@ -115,6 +116,14 @@ SPANS: dict[str, Visibility] = {
     "prefix": Prefix(6),
     "and": And((Dilated(window=4, dilation=2), Chunked(7))),
     "or": Or((Sliding(2), GlobalTokens(1), Chunked(3))),
+}
+
+
+# Every registered mixture of experts that a decoder may have, such that in training some choices are dropped.
+EXPERTS: dict[str, Experts] = {
+    name: filled(cls, count=4, width=10, shared=1, capacity_factor=0.75)
+    for name, cls in Experts.registry.items()
+    if cls.causal and name != "none"
 }
 
 

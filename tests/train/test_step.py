@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig
+from models.experts import TokenChoice
 from train import step as step_module
 from train.batches import Batches
 from train.config import RunConfig, TrainingConfig
 from train.corpora.corpus import Document
 from train.data import DataConfig
+from train.metrics import scalars
 from train.optimizers import Optimizer
 from train.optimizers.adamw import AdamW
 from train.schedules import Cosine, Schedule
@@ -65,7 +67,7 @@ def after(compiled: Trainer, batches, steps=2):
     state, metrics = compiled.initial(), []
     for step in range(steps):
         state, values = compiled.step(state, batches[step])
-        metrics.append({name: float(value) for name, value in values.items()})
+        metrics.append(scalars(values))
     return metrics, jax.device_get(state)
 
 
@@ -93,9 +95,10 @@ def differ(one, other):
 def first_gradient(config, batch):
     model = config.filled_model(257)
     parameters = jax.jit(lambda: step_module.nn.meta.unbox(step_module.init_parameters(model, 0)))()
-    gradient, sums, weight = jax.jit(
+    gradient, sums, routing, weight = jax.jit(
         lambda parameters, batch: step_module.gradients(config, model, parameters, batch, jax.random.key(0), 1)
     )(parameters, batch)
+    assert bool(routing) == model.has_experts()
     return gradient, sums, weight
 
 
@@ -152,6 +155,34 @@ def test_z_loss_changes_the_gradient_and_not_the_reported_loss(batches):
     # An untrained model's log Z is about log 257 at every token.
     assert float(total_with_z - nats_with_z) == pytest.approx(64 * np.log(257) ** 2, rel=0.1)
     assert differ(plain, with_z)
+
+
+def mixed(**fields) -> RunConfig:
+    experts = TokenChoice(count=4, width=8, capacity_factor=0.75, **fields)
+    return changed(model=dataclasses.replace(MODEL, experts=experts))
+
+
+def test_losses_of_experts_change_the_gradient_and_not_the_reported_loss(batches):
+    batch = batches()[0]
+    free, (total, nats), _ = first_gradient(mixed(balance_loss=0.0, router_z_loss=0.0), batch)
+    held, (total_held, nats_held), weight = first_gradient(mixed(balance_loss=2.0, router_z_loss=0.5), batch)
+    assert float(nats_held) == pytest.approx(float(nats), rel=1e-6) == pytest.approx(float(total), rel=1e-6)
+    # Balanced about evenly by an untrained router; its four logits' log Z is about ln 4, and more.
+    assert 2 + 0.5 * np.log(4) ** 2 < float(total_held - nats_held) / float(weight) < 6
+    router, router_held = (g["units"]["layer_0"]["feed_forward"]["router"]["kernel"] for g in (free, held))
+    assert np.abs(router_held - router).max() > 1e-3
+
+
+def test_metrics_of_experts_are_means_over_the_parts_of_a_batch(batches):
+    """With padding in them."""
+    config = dataclasses.replace(mixed(), train=dataclasses.replace(TRAINING, accumulation=2))
+    metrics, _ = after(trainer(config), batches("documents"), steps=6)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    layer = {name.removeprefix("layer_0/"): value for name, value in metrics[0].items() if name.startswith("layer_0/")}
+    load = [layer.pop(f"expert_load/{i}") for i in range(4)]
+    assert sum(load) == pytest.approx(1) and min(load) > 0
+    assert {*layer} == {"balance_loss", "router_z_loss", "router_entropy", "dropped_share"}
+    assert 0 < layer["dropped_share"] < 0.5 and 0 < layer["router_entropy"] <= np.log(4)
 
 
 NAMES = list(Optimizer.registry)
