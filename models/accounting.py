@@ -9,11 +9,29 @@ import numpy as np
 from models import feed_forward
 from models.attention import Visibility
 from models.config import ModelConfig
+from models.experts import Experts, Mixture
 
 
 def parameter_count(parameters: Any) -> int:
     """How many numbers a parameter tree (abstract or not) holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+
+
+def active_parameter_count(config: ModelConfig, parameters: Any) -> int:
+    """How many numbers of a model's parameter tree a token uses: of routed experts, those alone that it passes through.
+
+    The router, shared experts and whole embedding tables count.
+    """
+    count = parameter_count(parameters)
+    for layer in range(config.layers):
+        experts = config.layer_experts(layer)
+        if isinstance(experts, Mixture):
+            width = config.expert_width(experts)
+            each = _matrices(config) * config.width * width
+            if config.feed_forward.bias:
+                each += (_matrices(config) - 1) * width + config.width
+            count -= round((experts.count - experts.experts_per_token(1)) * each)
+    return count
 
 
 def keys_seen(span: Visibility, length: int) -> float:
@@ -27,13 +45,27 @@ def training_flops_per_token(config: ModelConfig, length: int) -> float:
     6 per weight of every product (the output matrix included, the embedding lookup not), and 12 · heads · head size per
     layer and key seen: (L + 1)/2 keys on average under full causal attention, fewer under a narrower span (Kaplan et
     al. 2020, section 2.1; PaLM, appendix B, which counts all L). What a tile computes beside its visible pairs is not
-    counted.
+    counted. Of a mixture of experts, the router counts and the experts that a token passes through, as if none were
+    dropped; not the room that an expert is given and nobody takes.
     """
     size = config.head_width
     attention = config.width * size * 2 * (config.heads + config.key_heads)
-    matrices = 3 if feed_forward.gated(config.feed_forward.name) else 2
-    weights = config.layers * (attention + matrices * config.width * config.feed_forward_width)
-    weights += config.vocabulary * config.width
+    weights: float = config.layers * attention + config.vocabulary * config.width
+    weights += sum(_feed_forward_weights(config, config.layer_experts(i), length) for i in range(config.layers))
     spans = Counter(config.layer_span(i) for i in range(config.layers))
     keys = sum(layers * keys_seen(span, length) for span, layers in spans.items())
     return 6 * weights + 12 * config.heads * size * keys
+
+
+def _matrices(config: ModelConfig) -> int:
+    """How many matrices a feed-forward layer has."""
+    return 3 if feed_forward.gated(config.feed_forward.name) else 2
+
+
+def _feed_forward_weights(config: ModelConfig, experts: Experts, length: int) -> float:
+    """The weights of all matrices that a token meets in one feed-forward layer."""
+    if not isinstance(experts, Mixture):
+        return _matrices(config) * config.width * config.feed_forward_width
+    active = experts.experts_per_token(length) + experts.shared
+    router = config.width * experts.router_outputs()
+    return router + active * _matrices(config) * config.width * config.expert_width(experts)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from models import attention, feed_forward, norms
 from models.attention import Full, Visibility
 from models.errors import invalid, require, require_choice
+from models.experts.experts import Experts, Mixture, NoExperts
 from models.placements import Placement, Pre
 from models.positions import PositionScheme
 from models.positions.index import Index
@@ -23,10 +24,12 @@ EMBEDDINGS = ("tied", "separate")
 
 @dataclass(frozen=True)
 class FeedForwardConfig:
-    """name: the activation. width: hidden size; None is 4 × model width, or 8/3 of it for gated activations."""
+    """name: the activation. width: hidden size; None is 4 × model width, or 8/3 of it for gated activations. bias: on
+    all of its linear maps, initially 0."""
 
     name: str = "gelu"
     width: int | None = None
+    bias: bool = False
 
     def __post_init__(self):
         require_choice("name", self.name, feed_forward.ACTIVATIONS)
@@ -48,11 +51,12 @@ class NormConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One place of the layer pattern; None takes the model's own position, span or temperature."""
+    """One place of the layer pattern; None takes the model's own position, span, temperature or experts."""
 
     position: PositionScheme | None = None
     span: Visibility | None = None
     temperature: Temperature | None = None
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class ModelConfig:
       width / heads.
     position, span, temperature: positional scheme, visible keys and factor on the scores of every layer that the
       pattern does not say otherwise of.
+    experts: what stands in the place of one feed-forward layer where the pattern does not say otherwise; "none" is that
+      layer.
     pattern: the repeating unit of layers; layer i is pattern[i mod len(pattern)].
     embeddings: "tied" uses the input embedding as the output matrix.
     dropout: share of activations dropped in training. logit_soft_cap: c of c·tanh(logits/c); 0 is off.
@@ -84,6 +90,7 @@ class ModelConfig:
     position: PositionScheme = field(default_factory=Rotary)
     span: Visibility = field(default_factory=Full)
     temperature: Temperature = field(default_factory=NoTemperature)
+    experts: Experts = field(default_factory=NoExperts)
     pattern: tuple[LayerConfig, ...] = (LayerConfig(),)
     embeddings: str = "tied"
     dropout: float = 0.0
@@ -118,6 +125,8 @@ class ModelConfig:
         require_choice("layer_loop", self.layer_loop, LAYER_LOOPS)
         require_choice("rematerialize", self.rematerialize, REMATERIALIZATION)
         require_choice("attention", self.attention, attention.CHOICES)
+        for i in range(len(self.pattern)):
+            _require_causal(self.layer_experts(i))
         for scheme in self.schemes():
             scheme.check(self.head_width)
             scheme.check_index()
@@ -147,8 +156,11 @@ class ModelConfig:
     def feed_forward_width(self) -> int:
         if self.feed_forward.width is not None:
             return self.feed_forward.width
-        # Three matrices in place of two: the same number of parameters (Shazeer 2020), rounded for the hardware.
-        return -(-8 * self.width // 24) * 8 if feed_forward.gated(self.feed_forward.name) else 4 * self.width
+        return feed_forward.hidden_units(self.feed_forward.name, self.width)
+
+    def expert_width(self, mixture: Mixture) -> int:
+        """The hidden size of one expert."""
+        return self.feed_forward_width if mixture.width is None else mixture.width
 
     def layer_position(self, index: int) -> PositionScheme:
         """The scheme of layer `index`."""
@@ -162,9 +174,21 @@ class ModelConfig:
         """The temperature of layer `index`."""
         return self.pattern[index % len(self.pattern)].temperature or self.temperature
 
+    def layer_experts(self, index: int) -> Experts:
+        """The experts of layer `index`."""
+        return self.pattern[index % len(self.pattern)].experts or self.experts
+
+    def has_experts(self) -> bool:
+        """Whether a layer is a mixture of experts."""
+        return any(isinstance(self.layer_experts(i), Mixture) for i in range(len(self.pattern)))
+
     def is_random(self) -> bool:
         """Whether training draws numbers: dropout, or positions."""
         return self.dropout > 0 or self.drawn_index() is not None
+
+    def differs_in_training(self) -> bool:
+        """Whether training computes anything else than evaluation: it draws numbers, or experts have a capacity."""
+        return self.is_random() or self.has_experts()
 
     def drawn_index(self) -> Index | None:
         """The index transform that draws positions, where a scheme has one."""
@@ -195,3 +219,10 @@ class ModelConfig:
     def replace(self, **changes) -> "ModelConfig":
         """A copy with changed fields, validated again."""
         return dataclasses.replace(self, **changes)
+
+
+def _require_causal(experts: Experts) -> None:
+    """Raises InvalidInput where a token's output would depend on later ones."""
+    causal = ", ".join(name for name, kind in Experts.registry.items() if kind.causal)
+    why = f"{experts.name!r} lets later tokens of a row decide what becomes of earlier ones"
+    require(experts.causal, "experts.name", experts.name, f"one of {causal} in a decoder: {why}")

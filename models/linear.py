@@ -1,4 +1,4 @@
-"""The linear map of every layer, without bias, as one matrix product over all tokens of a batch."""
+"""The linear map of every layer as one matrix product over all tokens of a batch."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Array = jax.Array
 
 
 class Linear(nn.Module):
-    """x [..., D] · kernel [D, *features] -> [..., *features].
+    """x [..., D] · kernel [D, *features] -> [..., *features]; plus bias [*features], initially 0, where it has one.
 
     Activations are flattened to two axes first: with three, XLA on CPU transposes copies for the kernel's gradient.
     axes: logical axis names of the kernel. gain: factor on 1/√D, the standard deviation that the initial kernel's
@@ -25,6 +25,7 @@ class Linear(nn.Module):
     dtype: jnp.dtype
     gain: float = 1.0
     inputs: int = 1  # how many last axes of x are summed over
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -33,6 +34,9 @@ class Linear(nn.Module):
         initializer = nn.initializers.truncated_normal(self.gain / math.sqrt(fan_in))
         kernel = parameter(self, "kernel", initializer, self.axes, (*summed, *self.features))
         flat = product(x.reshape(-1, fan_in).astype(self.dtype), kernel.reshape(fan_in, fan_out).astype(self.dtype))
+        if self.bias:
+            bias = parameter(self, "bias", nn.initializers.zeros, self.axes[self.inputs :], self.features)
+            flat += bias.reshape(fan_out).astype(self.dtype)
         return flat.reshape(*kept, *self.features)
 
 

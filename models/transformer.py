@@ -12,6 +12,8 @@ from models.attention import AttentionRule, Visibility, attend, attention_entrop
 from models.cache import AnyCache, Cache, occupy
 from models.config import DTYPES, ModelConfig
 from models.errors import invalid
+from models.experts import ExpertLayer, Mixture
+from models.experts.layer import COLLECTION
 from models.feed_forward import FeedForward
 from models.linear import Linear
 from models.norms import make_norm
@@ -95,7 +97,7 @@ class Block(nn.Module):
 
     config: ModelConfig
     index: int  # place in the layer pattern
-    deterministic: bool  # without dropout
+    deterministic: bool  # without dropout and without capacities of experts
 
     @nn.compact
     def __call__(self, x_BxLxD, tokens, cache, slots, start, number=None):
@@ -113,15 +115,14 @@ class Block(nn.Module):
             return drop(output)
 
         def feed_forward(x):
-            module = FeedForward(
-                config.feed_forward.name,
-                config.feed_forward_width,
-                DTYPES[config.dtype],
-                gains.output,
-                gains.inner,
-                name="feed_forward",
-            )
-            return drop(module(x))
+            kind, experts = config.feed_forward, config.layer_experts(self.index)
+            computed, inner = (DTYPES[config.dtype], gains.output, kind.bias), gains.inner
+            if not isinstance(experts, Mixture):
+                dense = FeedForward(kind.name, config.feed_forward_width, *computed, inner, name="feed_forward")
+                return drop(dense(x))
+            width, training = config.expert_width(experts), not self.deterministic
+            module = ExpertLayer(experts, kind.name, width, *computed, training, inner, name="feed_forward")
+            return drop(module(x, tokens.document >= 0))
 
         sublayers = {"attention": attention, "feed_forward": feed_forward}
         learned = scheme_parameters(self, "residual", placement.parameters(config.width, tuple(sublayers)))
@@ -236,7 +237,7 @@ class Transformer(nn.Module):
         if config.layer_loop == "scan":
             scanned = nn.scan(
                 _rematerialized(config.rematerialize, scanned=True),
-                variable_axes={"params": 0, "telemetry": 0},
+                variable_axes={"params": 0, "telemetry": 0, COLLECTION: 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
                 length=repeats,

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from models.accounting import parameter_count, training_flops_per_token
+from models.accounting import active_parameter_count, parameter_count, training_flops_per_token
 from models.errors import InvalidInput, require
 from train.batches import Batches
 from train.checkpoints import Checkpoints, saved_steps
@@ -25,7 +25,7 @@ from train.configuration import to_plain
 from train.data import Prepared, prepare
 from train.initial import read_initial
 from train.lease import Lease
-from train.metrics import MetricsWriter
+from train.metrics import MetricsWriter, numbers
 from train.progress import Progress, peak_flops
 from train.provenance import provenance, write_json_atomic
 from train.sharding import build_mesh, process_rows, put_batch, require_batch
@@ -88,7 +88,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
         passed_over = 0 if restored is None else restored.data["passed_over"]
         writes = jax.process_index() == 0
         if writes:
-            _describe(config, folder, prepared, parameters)
+            _describe(config, folder, prepared, parameters, active_parameter_count(model, trainer.abstract.parameters))
 
         def save(state: TrainState, step: int) -> None:
             metadata = {
@@ -195,7 +195,7 @@ def _hashes(prepared: Prepared) -> dict[str, str]:
     }
 
 
-def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int) -> None:
+def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, active: int) -> None:
     """Writes what the run is before it starts."""
     write_json_atomic(folder / "config.json", to_plain(config, RunConfig))
     facts = provenance() | {
@@ -203,6 +203,7 @@ def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: i
         **_hashes(prepared),
         "tokenizer_report": dataclasses.asdict(prepared.tokenizer_report),
         "parameters": parameters,
+        "active_parameters": active,
     }
     write_json_atomic(folder / PROVENANCE, facts)
     prepared.tokenizer.save(folder / "tokenizer")
@@ -283,8 +284,7 @@ def _report(config: RunConfig, pending, writer, progress, meter: "_Meter", secon
     """Fetches the metrics of a step, shows them, and logs them when due. Whether too many steps were skipped."""
     step, metrics = pending
     due = step % config.train.log_every == 0 or step == config.train.steps or step == 1
-    fetched = jax.device_get(metrics).items()
-    values = {name: value.tolist() if np.ndim(value) else float(value) for name, value in fetched}
+    values = numbers(jax.device_get(metrics))
     skipped = int(values["skipped"])
     values |= meter.rates()
     progress.update(step, values)

@@ -36,6 +36,11 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as numbers, where a vector is a list of them."""
+    return {name: value.tolist() if getattr(value, "ndim", 0) else float(value) for name, value in metrics.items()}
+
+
 class MetricsWriter:
     """Appends metrics to `folder`/metrics.jsonl, each line whole and handed to the system before `write` returns.
 

@@ -45,6 +45,7 @@ class AxisRules:
     head_size: tuple[str, ...] = ()
     feed_forward: tuple[str, ...] = ("tensor",)
     vocabulary: tuple[str, ...] = ("tensor",)
+    experts: tuple[str, ...] = ("expert",)
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

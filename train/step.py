@@ -11,12 +11,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import ModelConfig
+from models.experts.layer import COLLECTION
 from models.positions import Tokens
 from models.positions.scheme import contiguous_tokens
 from models.telemetry import layer_gradient_norms, layer_mean_squares
 from models.transformer import Transformer, init_parameters, output_matrix
 from train.config import RunConfig
 from train.loss import Losses, chunk_tokens, cross_entropy
+from train.routing import routing_facts
 from train.sharding import parameter_shardings, state_shardings
 
 Array = jax.Array
@@ -43,9 +45,10 @@ def loss_of(
     z_loss: float = 0.0,
     key: Array | None = None,
     watch_layers: bool = False,
-) -> tuple[Losses, tuple[Array, ...]]:
-    """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout and drawn positions are those of
-    training.
+) -> tuple[Losses, dict[str, Array]]:
+    """Summed losses of a batch (see train.loss.cross_entropy), and what was observed of its layers: metrics of experts'
+    routing, none without experts. With a key, dropout, drawn positions and capacities are those of training; the losses
+    that balance experts then join `total`, each token's share the same.
 
     devices: how many share the batch; decides with its size whether logits are computed in chunks.
     watch_layers: whether the mean square of the residual stream after each layer, float32 [layers], comes along.
@@ -55,13 +58,14 @@ def loss_of(
         where = contiguous_tokens(tokens_BxL.shape[1])
     else:
         where = Tokens(position=batch["position"], document=batch["document"])
+    routes = key is not None and model.has_experts()
     (hidden_BxLxD, _), sown = Transformer(model).apply(
         {"params": parameters},
         tokens_BxL,
         where,
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key, "positions": key},
-        mutable=["telemetry"] if watch_layers else [],
+        mutable=[COLLECTION] * routes + ["telemetry"] * watch_layers,
     )
     chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary)
     losses = cross_entropy(
@@ -73,28 +77,40 @@ def loss_of(
         z_loss=z_loss,
         chunk=None if chunk is None else chunk * devices,
     )
-    return losses, (layer_mean_squares(model, sown["telemetry"]),) if watch_layers else ()
+    observed: dict[str, Array] = {}
+    if watch_layers:
+        observed["layer_mean_square"] = layer_mean_squares(model, sown["telemetry"])
+    if routes:
+        balancing, routing = routing_facts(model, sown[COLLECTION])
+        losses = losses._replace(total=losses.total + losses.weight * balancing)
+        observed |= routing
+    return losses, observed
 
 
 def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Batch, key: Array, devices: int):
-    """Gradient of the mean loss per scored token, with the batch's summed losses; computed in `accumulation` parts.
-
-    Where layers are watched, a sum over the parts of their mean squares stands beside the losses.
-    """
-    watches = config.train.watch_layers
+    """Gradient of the mean loss per scored token, with the batch's summed losses (total, nats), what was observed and
+    the sum of weights; computed in `accumulation` parts, over which observations are averaged."""
     weight = jnp.maximum(jnp.sum(jnp.broadcast_to(batch["weights"], batch["targets"].shape)), 1.0)
 
     def mean_loss(parameters, batch, key):
-        drawing = key if model.is_random() else None
-        losses, measured = loss_of(
-            model, parameters, batch, devices=devices, z_loss=config.train.z_loss, key=drawing, watch_layers=watches
+        drawing = key if model.differs_in_training() else None
+        training = config.train
+        losses, observed = loss_of(
+            model,
+            parameters,
+            batch,
+            devices=devices,
+            z_loss=training.z_loss,
+            key=drawing,
+            watch_layers=training.watch_layers,
         )
-        return losses.total / weight, (losses.total, losses.nats, *measured)
+        return losses.total / weight, ((losses.total, losses.nats), observed)
 
     differentiate = jax.grad(mean_loss, has_aux=True)
     parts = config.train.accumulation
     if parts == 1:
-        return *differentiate(parameters, batch, key), weight
+        gradient, (sums, observed) = differentiate(parameters, batch, key)
+        return gradient, sums, observed, weight
 
     def part(x: Array) -> Array:
         # Every part takes every n-th row, so that it is spread over the devices as the batch is.
@@ -103,13 +119,13 @@ def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Bat
         return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
 
     def add(total, inputs):
-        return jax.tree.map(jnp.add, total, differentiate(parameters, *inputs)), None
+        gradient, (sums, observed) = differentiate(parameters, *inputs)
+        return jax.tree.map(jnp.add, total, (gradient, sums)), observed
 
-    measured = (jnp.zeros(model.layers),) if watches else ()
-    zero = (jax.tree.map(jnp.zeros_like, parameters), (jnp.zeros(()), jnp.zeros(()), *measured))
+    zero = (jax.tree.map(jnp.zeros_like, parameters), (jnp.zeros(()), jnp.zeros(())))
     split = {name: part(x) for name, x in batch.items()}
-    (gradient, sums), _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
-    return gradient, sums, weight
+    (gradient, sums), observed = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
+    return gradient, sums, jax.tree.map(lambda x: x.mean(axis=0), observed), weight
 
 
 class Trainer:
@@ -143,9 +159,8 @@ class Trainer:
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
             with nn.logical_axis_rules(rules.pairs()):
-                gradient, (total, nats, *measured), weight = gradients(
-                    config, model, state.parameters, batch, key, devices
-                )
+                found = gradients(config, model, state.parameters, batch, key, devices)
+            gradient, (total, nats), observed, weight = found
             norm = optax.global_norm(gradient)
             updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
             # A finite gradient can still give an update that overflows: the learning rate may be absurd.
@@ -166,11 +181,11 @@ class Trainer:
                 "scored_tokens": weight,
             }
             if config.train.watch_layers:
-                watched = {
-                    "layer_rms": jnp.sqrt(measured[0] / config.train.accumulation),
-                    "layer_gradient_norm": layer_gradient_norms(model, gradient),
-                }
-                metrics |= jax.lax.with_sharding_constraint(watched, NamedSharding(mesh, PartitionSpec()))
+                observed["layer_rms"] = jnp.sqrt(observed.pop("layer_mean_square"))
+                observed["layer_gradient_norm"] = layer_gradient_norms(model, gradient)
+            # Every process reads all of them.
+            whole = NamedSharding(mesh, PartitionSpec())
+            metrics |= {name: jax.lax.with_sharding_constraint(value, whole) for name, value in observed.items()}
             return TrainState(state.step + 1, parameters, moments, skipped), metrics
 
         def evaluate(parameters: Any, batch: Batch) -> dict[str, Array]:

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import jax
 import pytest
 
 from experiments.scales import SCALES
 from experiments.study import load_study
+from models.accounting import active_parameter_count, parameter_count
 from models.errors import InvalidInput
 from models.placements import Placement
 from models.positions import PositionScheme, Scaling
 from models.positions.none import NoPosition
+from models.transformer import init_parameters
 
 CONFIGS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("[a-z]*.py"))
@@ -83,3 +86,17 @@ def test_a_mixture_runs_alone(tmp_path):
         load("mixtures:gemma2", tmp_path)
     with pytest.raises(InvalidInput, match=r"config\.scale = 'large' is not allowed: \S+ is of one scale"):
         load("mixtures", tmp_path, scale="large")
+
+
+def test_experts_are_compared_at_equal_active_parameters(tmp_path):
+    models = {point.label: point.config.filled_model(2048) for point in load("experts", tmp_path).points}
+    assert {label: model.experts.name for label, model in models.items()} == {
+        "dense": "none",
+        "token choice": "token_choice",
+        "dropless": "dropless",
+    }
+    trees = {label: jax.eval_shape(lambda m=model: init_parameters(m, 0)) for label, model in models.items()}
+    active = {label: active_parameter_count(model, trees[label]) for label, model in models.items()}
+    routers = 4 * 128 * 8
+    assert active["token choice"] == active["dropless"] == active["dense"] + routers
+    assert parameter_count(trees["dropless"]) == active["dropless"] + 4 * 6 * (2 * 128 * 256)

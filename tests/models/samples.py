@@ -24,6 +24,7 @@ from models.attention.visibility import (
 )
 from models.cache import Cache, init_cache
 from models.config import ModelConfig, NormConfig
+from models.experts import Experts
 from models.placements import Parallel, Placement
 from models.positions import ALiBi, NoPosition, PositionScheme, Rotary, Scaling, Tokens
 from models.positions.index import Index
@@ -127,6 +128,14 @@ PLACEMENTS: dict[str, Placement] = {
 def placed(placement: Placement) -> ModelConfig:
     """The tiny model with that placement, without positions, and with an input embedding of its own."""
     return TINY.replace(position=NoPosition(), embeddings="separate", norm=NormConfig(placement=placement))
+
+
+# Every registered mixture of experts that a decoder may have, such that in training some choices are dropped.
+EXPERTS: dict[str, Experts] = {
+    name: filled(cls, count=4, width=10, shared=1, capacity_factor=0.75)
+    for name, cls in Experts.registry.items()
+    if cls.causal and name != "none"
+}
 
 
 def random(*shape: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:

@@ -3,10 +3,11 @@
 import jax
 import pytest
 
-from models.accounting import keys_seen, parameter_count, training_flops_per_token
+from models.accounting import active_parameter_count, keys_seen, parameter_count, training_flops_per_token
 from models.attention import Full, Sliding, Visibility, visible
 from models.attention.visibility import And, Chunked, GlobalTokens, Or, Prefix, Strided
 from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
+from models.experts import Dropless, TokenChoice
 from models.positions import T5, Learned, NoPosition
 from models.positions.scheme import contiguous_tokens
 from models.transformer import init_parameters
@@ -14,6 +15,7 @@ from models.transformer import init_parameters
 BASE = ModelConfig(vocabulary_size=100, layers=3, width=16, heads=4, kv_heads=2, position=NoPosition())
 ATTENTION = 16 * 16 + 2 * 16 * 8 + 16 * 16  # queries; keys and values; output
 PLAIN = 2 * 16 * 64
+EXPERTS = Dropless(count=8, top_k=2, width=10, shared=1)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,14 @@ PLAIN = 2 * 16 * 64
         ({"embeddings": "separate"}, 2 * 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16) + 16),
         ({"feed_forward": FeedForwardConfig("swiglu", 40)}, 100 * 16 + 3 * (ATTENTION + 3 * 16 * 40 + 2 * 16) + 16),
         ({"norm": NormConfig("layer", "post")}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 2 * 16)),
+        (
+            {"experts": EXPERTS, "feed_forward": FeedForwardConfig("reglu", 24)},
+            100 * 16 + 3 * (ATTENTION + 16 * 8 + (8 + 1) * 3 * 16 * 10 + 2 * 16) + 16,
+        ),
+        (
+            {"experts": TokenChoice(count=4), "feed_forward": FeedForwardConfig(width=24, bias=True)},
+            100 * 16 + 3 * (ATTENTION + 16 * 4 + 4 * (2 * 16 * 24 + 24 + 16) + 2 * 16) + 16,
+        ),
         ({"position": Learned(length=50)}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16) + 16 + 50 * 16),
         ({"position": T5(buckets=8)}, 100 * 16 + 3 * (ATTENTION + PLAIN + 2 * 16 + 8 * 4) + 16),
     ],
@@ -49,6 +59,21 @@ def test_keys_seen_are_the_visible_ones(span, length):
     assert keys_seen(Full(), length) == (length + 1) / 2
 
 
+def test_a_token_uses_the_experts_it_passes_through():
+    def active(**changes):
+        config = BASE.replace(**changes)
+        return active_parameter_count(config, jax.eval_shape(lambda: init_parameters(config, 0)))
+
+    dense = 100 * 16 + 3 * (ATTENTION + 2 * 16) + 16
+    assert active() == dense + 3 * PLAIN
+    gated = FeedForwardConfig("reglu", 24)
+    assert active(experts=EXPERTS, feed_forward=gated) == dense + 3 * (16 * 8 + (2 + 1) * 3 * 16 * 10)
+    biased = {"experts": TokenChoice(count=4), "feed_forward": FeedForwardConfig(width=24, bias=True)}
+    assert active(**biased) == dense + 3 * (16 * 4 + 2 * (2 * 16 * 24 + 24 + 16))
+    half = active(pattern=(LayerConfig(), LayerConfig(experts=EXPERTS)), feed_forward=gated)
+    assert half == dense + 2 * 3 * 16 * 24 + 16 * 8 + (2 + 1) * 3 * 16 * 10
+
+
 def test_operations():
     """Of each product, 2 forward and 4 backward per weight; a query meets (L + 1)/2 keys in two products of 4 · 4."""
     weights = 100 * 16 + 3 * (ATTENTION + PLAIN)
@@ -59,3 +84,6 @@ def test_operations():
     assert training_flops_per_token(sliding, 9) == 6 * weights + 2 * 6 * 16 * (1 + 5 + 1)
     chunked = BASE.replace(span=Chunked(3))
     assert training_flops_per_token(chunked, 9) == 6 * weights + 3 * (2 * 6 * 16 * 2)
+    mixed = BASE.replace(pattern=(LayerConfig(), LayerConfig(experts=EXPERTS)))
+    routed = weights - PLAIN + 16 * 8 + (2 + 1) * 2 * 16 * 10
+    assert training_flops_per_token(mixed, 9) == 6 * routed + 3 * (2 * 6 * 16 * 5)

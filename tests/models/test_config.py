@@ -5,6 +5,7 @@ import pytest
 from models.attention import Full, Sliding, Visibility
 from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
 from models.errors import InvalidInput
+from models.experts import Dropless, ExpertChoice, Experts, NoExperts, Soft, TokenChoice
 from models.feed_forward import ACTIVATIONS
 from models.norms import NORMS
 from models.placements import Placement
@@ -65,7 +66,7 @@ def test_a_model_refuses(fields, message):
 @pytest.mark.parametrize(
     ("part", "fields", "message"),
     [
-        (FeedForwardConfig, {"name": "silu"}, "name = 'silu' … one of " + ", ".join(ACTIVATIONS)),
+        (FeedForwardConfig, {"name": "mish"}, "name = 'mish' … one of " + ", ".join(ACTIVATIONS)),
         (FeedForwardConfig, {"width": 0}, "width = 0 … at least 1"),
         (NormConfig, {"name": "batch"}, "name = 'batch' … one of " + ", ".join(NORMS)),
         (NormConfig, {"epsilon": 0.0}, "epsilon = 0.0 … above 0"),
@@ -85,6 +86,7 @@ def test_its_parts_refuse(part, fields, message):
         Index.registry,
         Temperature.registry,
         Visibility.registry,
+        Experts.registry,
         NORMS,
         Placement.registry,
     ],
@@ -156,6 +158,26 @@ def test_lengths_beyond_a_table_are_refused_by_name():
     with pytest.raises(InvalidInput) as refused:
         config.require_length("evaluate.length", 33)
     assert str(refused.value).startswith(message)
+
+
+def test_experts_are_of_the_model_or_of_a_layer():
+    mixed = ModelConfig(layers=5, pattern=(LayerConfig(), LayerConfig(experts=Dropless())))
+    assert [mixed.layer_experts(i).name for i in range(4)] == ["none", "dropless"] * 2
+    assert mixed.has_experts() and mixed.differs_in_training() and not mixed.is_random()
+    plain = ModelConfig(pattern=(LayerConfig(experts=NoExperts()),), experts=TokenChoice())
+    assert not plain.has_experts() and not plain.differs_in_training()
+    assert mixed.expert_width(Dropless()) == 512 and mixed.expert_width(Dropless(width=64)) == 64
+
+
+@pytest.mark.parametrize("experts", [ExpertChoice(), Soft()])
+def test_experts_that_look_ahead_are_refused(experts):
+    for fields in ({"experts": experts}, {"pattern": (LayerConfig(), LayerConfig(experts=experts))}):
+        with pytest.raises(InvalidInput) as refused:
+            ModelConfig(**fields)
+        assert str(refused.value) == (
+            f"experts.name = {experts.name!r} is not allowed; it must be one of none, dropless, token_choice in a "
+            f"decoder: {experts.name!r} lets later tokens of a row decide what becomes of earlier ones"
+        )
 
 
 def test_configurations_are_keys_and_changes_are_validated():

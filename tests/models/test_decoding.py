@@ -14,6 +14,7 @@ from models.positions import ALiBi, Learned, NoPosition
 from models.sampling import Sampler
 from models.transformer import unroll_parameters
 from tests.models.samples import (
+    EXPERTS,
     LENGTH,
     ORIGINAL_LENGTH,
     SCHEMES,
@@ -113,6 +114,13 @@ def test_decoding_from_the_latest_tokens_alone(name):
 def test_decoding_a_mixed_pattern_with_a_remainder(loop):
     wanted = full_logits(MIXED, parameters_of(MIXED), text(2), whole(2))
     check_against(wanted, MIXED.replace(layer_loop=loop))
+
+
+@pytest.mark.parametrize("experts", EXPERTS.values(), ids=EXPERTS)
+def test_decoding_with_experts(experts):
+    """Nothing is dropped outside training, however many tokens are computed at a time."""
+    config = TINY.replace(experts=experts, embeddings="separate")
+    check_against(full(config, text(2)), config)
 
 
 def test_decoding_through_tiles():

@@ -1,45 +1,13 @@
-"""The small parts of a layer against their formulas: linear maps, norms, feed-forward."""
+"""The small parts of a layer against their formulas: linear maps, norms."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.feed_forward import ACTIVATIONS, FeedForward, gated
 from models.linear import Linear, product, sum_of_outer
 from models.norms import NORMS, make_norm
 from tests.models.samples import random
-
-
-def kernels(**shapes):
-    return {name: {"kernel": random(*shape, seed=i + 1)} for i, (name, shape) in enumerate(shapes.items())}
-
-
-def tanh_gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-FORMULAS = {
-    "gelu": tanh_gelu,
-    "relu": lambda x: np.maximum(x, 0),
-    "swiglu": lambda x: x / (1 + np.exp(-x)),
-    "geglu": tanh_gelu,
-}
-
-
-@pytest.mark.parametrize("name", FORMULAS)
-def test_feed_forward_follows_its_formula(name):
-    parameters = kernels(up=(6, 10), gate=(6, 10), output=(10, 6))
-    if not gated(name):
-        del parameters["gate"]
-    x, module = random(2, 3, 6), FeedForward(name, 10, jnp.float32, 0.5)
-    up, gate, down = (np.asarray(parameters.get(n, parameters["up"])["kernel"]) for n in ("up", "gate", "output"))
-    hidden = FORMULAS[name](x @ gate) * ((x @ up) if gated(name) else 1)
-    np.testing.assert_allclose(module.apply({"params": parameters}, x), hidden @ down, rtol=1e-4, atol=1e-4)
-
-
-def test_every_activation_has_a_formula_here():
-    assert set(FORMULAS) == set(ACTIVATIONS) and {name for name in ACTIVATIONS if gated(name)} == {"swiglu", "geglu"}
 
 
 def test_linear_maps_sum_over_the_last_axes():

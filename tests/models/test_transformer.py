@@ -9,7 +9,6 @@ import pytest
 from models.attention import Sliding
 from models.config import EMBEDDINGS, REMATERIALIZATION, FeedForwardConfig, LayerConfig, NormConfig
 from models.errors import InvalidInput
-from models.feed_forward import ACTIVATIONS
 from models.norms import NORMS
 from models.positions import ALiBi, Learned, NoPosition, Rotary
 from models.transformer import (
@@ -169,8 +168,9 @@ def test_rematerialization_changes_cost_alone(loop):
 
 
 def variants():
-    for name in ACTIVATIONS:
+    for name in ("gelu", "swiglu"):  # one that gates, one that does not; tests of activations have them all
         yield f"feed_forward.name={name}", {"feed_forward": FeedForwardConfig(name)}
+    yield "feed_forward.bias=True", {"feed_forward": FeedForwardConfig(bias=True)}
     for name in NORMS:
         yield f"norm.name={name}", {"norm": NormConfig(name)}
     for name in EMBEDDINGS:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidInput
-from train.metrics import METRICS_FILE, MetricsWriter, read_metrics
+from train.metrics import METRICS_FILE, MetricsWriter, numbers, read_metrics
 
 
 def write(folder, steps, last_step=None):
@@ -25,6 +25,12 @@ def test_a_line_is_readable_as_soon_as_it_is_written(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"loss": jnp.float32(2.5), "skipped": np.int64(3), "split": "validation"})
         assert read_metrics(tmp_path / METRICS_FILE) == [{"step": 1, "loss": 2.5, "skipped": 3, "split": "validation"}]
+
+
+def test_vectors_are_lists_of_numbers():
+    found = numbers({"loss": jnp.float32(2.5), "layer_0/expert_load": np.array([0.25, 0.75], np.float32)})
+    assert found == {"loss": 2.5, "layer_0/expert_load": [0.25, 0.75]}
+    assert type(found["loss"]) is float and all(type(value) is float for value in found["layer_0/expert_load"])
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):

@@ -10,8 +10,9 @@ import optax
 import optax.contrib
 import pytest
 
-from models.config import ModelConfig
+from models.config import FeedForwardConfig, ModelConfig
 from models.errors import InvalidInput
+from models.experts import Dropless
 from models.transformer import init_parameters
 from train.optimizers import Adafactor, AdamW, Lion, Muon, Optimizer, decay_mask
 from train.optimizers.muon import matrices
@@ -171,6 +172,32 @@ def test_the_decoders_kernels_decay_and_are_matrices_of_their_inputs_and_outputs
                 reduced, kept = ([parameter.shape[i] for i in axes] for axes in specs[name])
                 assert (math.prod(reduced), math.prod(kept)) == matrix[kind], name
     assert seen == set(matrix)
+
+
+def test_experts_kernels_decay_and_are_a_matrix_for_each_expert():
+    experts = Dropless(count=3, width=5, shared=1)
+    model = ModelConfig(
+        vocabulary_size=11, layers=2, width=12, experts=experts, feed_forward=FeedForwardConfig(bias=True)
+    )
+    parameters = nn.meta.unbox(jax.eval_shape(lambda: init_parameters(model, 0)))["units"]["layer_0"]["feed_forward"]
+    decays = names(decay_mask({"units": parameters}))
+    assert decays == {name: name.endswith("/kernel") for name in decays} and len(decays) == 9
+    specs = names(matrices({"units": parameters}))
+    of_experts = {name: (spec.reduction_axis, spec.output_axis) for name, spec in specs.items() if "experts" in name}
+    assert of_experts == {f"units/experts/{part}/kernel": ((2,), (3,)) for part in ("up", "output")}
+    assert specs["units/router/kernel"].reduction_axis == (1,)
+
+    @jax.jit
+    def step(gradient):
+        transformation = Muon(clip=0.0).build(lambda step: 1.0)
+        zeros = jax.tree.map(jnp.zeros_like, gradient)
+        return transformation.update(gradient, transformation.init(zeros), zeros)[0]
+
+    gradient = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 4)), jnp.float32)
+    together = step({"experts": {"output": {"kernel": gradient}}})["experts"]["output"]["kernel"]
+    for expert in range(3):
+        alone = step({"up": {"kernel": gradient[expert]}})["up"]["kernel"]
+        np.testing.assert_allclose(together[expert], alone, atol=1e-5)
 
 
 def test_adafactor_keeps_rows_and_columns_of_stacked_kernels():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig
+from models.experts import TokenChoice
 from train import step as step_module
 from train.batches import Batches
 from train.config import RunConfig, TrainingConfig
 from train.corpora.corpus import Document
 from train.data import DataConfig
+from train.metrics import numbers
 from train.optimizers import Optimizer
 from train.optimizers.adamw import AdamW
 from train.schedules import Cosine, Schedule
@@ -65,7 +67,7 @@ def after(compiled: Trainer, batches, steps=2):
     state, metrics = compiled.initial(), []
     for step in range(steps):
         state, values = compiled.step(state, batches[step])
-        metrics.append({name: float(value) for name, value in values.items()})
+        metrics.append(numbers(values))
     return metrics, jax.device_get(state)
 
 
@@ -90,12 +92,17 @@ def differ(one, other):
     return any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def first_gradient(config, batch):
+def observed_gradient(config, batch):
     model = config.filled_model(257)
     parameters = jax.jit(lambda: step_module.nn.meta.unbox(step_module.init_parameters(model, 0)))()
-    gradient, sums, weight = jax.jit(
+    return jax.jit(
         lambda parameters, batch: step_module.gradients(config, model, parameters, batch, jax.random.key(0), 1)
     )(parameters, batch)
+
+
+def first_gradient(config, batch):
+    gradient, sums, observed, weight = observed_gradient(config, batch)
+    assert bool(observed) == isinstance(config.model.experts, TokenChoice)
     return gradient, sums, weight
 
 
@@ -157,16 +164,44 @@ def test_z_loss_changes_the_gradient_and_not_the_reported_loss(batches):
 def test_layers_are_watched_without_changing_a_step(batches, plain):
     """In two parts, as in one: activations of the whole batch, and the gradient that is not of the embeddings."""
     one, two = (dataclasses.replace(TRAINING, watch_layers=True, accumulation=parts) for parts in (1, 2))
-    gradient, (*_, mean_squares), _ = first_gradient(changed(train=one), batches()[0])
+    gradient, _, observed, _ = observed_gradient(changed(train=one), batches()[0])
     compiled = trainer(changed(train=two))
     metrics = jax.device_get(compiled.step(compiled.initial(), batches()[0])[1])
     rms, norms = metrics.pop("layer_rms"), metrics.pop("layer_gradient_norm")
     assert rms.shape == norms.shape == (MODEL.layers,) and (rms > 0).all()
-    assert rms == pytest.approx(np.sqrt(mean_squares), rel=1e-5)
+    assert rms == pytest.approx(np.sqrt(observed["layer_mean_square"]), rel=1e-5)
     within = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient["units"]))
     assert norms[0] == pytest.approx(np.sqrt(within), rel=1e-5)
     for name, value in metrics.items():
         assert float(value) == pytest.approx(plain[0][0][name], rel=1e-5), name
+
+
+def mixed(**fields) -> RunConfig:
+    experts = TokenChoice(count=4, width=8, capacity_factor=0.75, **fields)
+    return changed(model=dataclasses.replace(MODEL, experts=experts))
+
+
+def test_losses_of_experts_change_the_gradient_and_not_the_reported_loss(batches):
+    batch = batches()[0]
+    free, (total, nats), _ = first_gradient(mixed(balance_loss=0.0, router_z_loss=0.0), batch)
+    held, (total_held, nats_held), weight = first_gradient(mixed(balance_loss=2.0, router_z_loss=0.5), batch)
+    assert float(nats_held) == pytest.approx(float(nats), rel=1e-6) == pytest.approx(float(total), rel=1e-6)
+    # Balanced about evenly by an untrained router; its four logits' log Z is about ln 4, and more.
+    assert 2 + 0.5 * np.log(4) ** 2 < float(total_held - nats_held) / float(weight) < 6
+    router, router_held = (g["units"]["layer_0"]["feed_forward"]["router"]["kernel"] for g in (free, held))
+    assert np.abs(router_held - router).max() > 1e-3
+
+
+def test_metrics_of_experts_are_means_over_the_parts_of_a_batch(batches):
+    """With padding in them."""
+    config = dataclasses.replace(mixed(), train=dataclasses.replace(TRAINING, accumulation=2))
+    metrics, _ = after(trainer(config), batches("documents"), steps=6)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    layer = {name.removeprefix("layer_0/"): value for name, value in metrics[0].items() if name.startswith("layer_0/")}
+    load = layer.pop("expert_load")
+    assert sum(load) == pytest.approx(1) and min(load) > 0
+    assert {*layer} == {"balance_loss", "router_z_loss", "router_entropy", "dropped_share"}
+    assert 0 < layer["dropped_share"] < 0.5 and 0 < layer["router_entropy"] <= np.log(4)
 
 
 NAMES = list(Optimizer.registry)

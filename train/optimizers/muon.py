@@ -23,8 +23,8 @@ from train.optimizers.optimizer import (
 class Muon(Optimizer):
     """Muon (Jordan et al. 2024), scaled as in Liu et al. 2025 (arXiv:2502.16982, section 2.2).
 
-    Stacked kernels are orthogonalised one layer at a time, kernels to or from heads with all heads as one matrix.
-    Embeddings, norms, biases and tables take Adam with Nesterov momentum and the same learning rate.
+    Stacked kernels are orthogonalised one layer and expert at a time, kernels to or from heads with all heads as one
+    matrix. Embeddings, norms, biases and tables take Adam with Nesterov momentum and the same learning rate.
 
     momentum: rate of the momentum of kernels. iterations: of Newton–Schulz.
     update_size: root mean square of a kernel's update before the learning rate; 0.2 is AdamW's typical size, so that
@@ -69,15 +69,16 @@ class Muon(Optimizer):
 def matrices(parameters: Any) -> Any:
     """Which axes of each kernel form its matrix, for optax; None for parameters that are not kernels.
 
-    Decided by name, as the decoder names them: below "units" the first axis stacks layers; of the rest, the first is
-    the input (for "output", which merges heads, all but the last) and the others are the output.
+    Decided by name, as the decoder names them: below "units" the first axis stacks layers, and below "experts" the next
+    one experts; of the rest, the first is the input (for "output", which merges heads, all but the last) and the others
+    are the output.
     """
 
     def axes(path: tuple[Any, ...], parameter: Any) -> optax.contrib.MuonDimensionNumbers | None:
         if not is_kernel(path, parameter):
             return None
         names = names_of(path)
-        matrix = tuple(range(1 if "units" in names else 0, parameter.ndim))
+        matrix = tuple(range(("units" in names) + ("experts" in names), parameter.ndim))
         inputs = len(matrix) - 1 if "output" in names else 1
         return optax.contrib.MuonDimensionNumbers(matrix[:inputs], matrix[inputs:])
 
