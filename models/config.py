@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from models import attention, feed_forward, norms
 from models.attention import Full, Visibility
 from models.errors import invalid, require, require_choice
+from models.mixers import Mixer, SoftmaxMixer
 from models.placements import PLACEMENTS
 from models.positions import PositionScheme
 from models.positions.index import Index
@@ -49,11 +50,12 @@ class NormConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One place of the layer pattern; None takes the model's own position, span or temperature."""
+    """One place of the layer pattern; None takes the model's own position, span, temperature or mixer."""
 
     position: PositionScheme | None = None
     span: Visibility | None = None
     temperature: Temperature | None = None
+    mixer: Mixer | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class ModelConfig:
     vocabulary_size: rows of the embedding; None is filled with the tokenizer's size.
     layers, width, heads: the shape. kv_heads: None is `heads` (MHA), fewer is GQA, 1 is MQA. head_size: None is
       width / heads.
-    position, span, temperature: positional scheme, visible keys and factor on the scores of every layer that the
-      pattern does not say otherwise of.
+    position, span, temperature, mixer: positional scheme, visible keys, factor on the scores and what mixes tokens, of
+      every layer that the pattern does not say otherwise of.
     pattern: the repeating unit of layers; layer i is pattern[i mod len(pattern)].
     embeddings: "tied" uses the input embedding as the output matrix.
     dropout: share of activations dropped in training. logit_soft_cap: c of c·tanh(logits/c); 0 is off.
@@ -85,6 +87,7 @@ class ModelConfig:
     position: PositionScheme = field(default_factory=Rotary)
     span: Visibility = field(default_factory=Full)
     temperature: Temperature = field(default_factory=NoTemperature)
+    mixer: Mixer = field(default_factory=SoftmaxMixer)
     pattern: tuple[LayerConfig, ...] = (LayerConfig(),)
     embeddings: str = "tied"
     dropout: float = 0.0
@@ -119,8 +122,9 @@ class ModelConfig:
         require_choice("layer_loop", self.layer_loop, LAYER_LOOPS)
         require_choice("rematerialize", self.rematerialize, REMATERIALIZATION)
         require_choice("attention", self.attention, attention.CHOICES)
+        for index in range(len(self.pattern)):
+            self.layer_mixer(index).check(self, index)
         for scheme in self.schemes():
-            scheme.check(self.head_width)
             scheme.check_index()
         if len({scheme.index for scheme in self.schemes() if scheme.index.draws}) > 1:
             raise invalid("pattern", "schemes that draw positions differently", "one way of drawing for all layers")
@@ -151,6 +155,10 @@ class ModelConfig:
         # Three matrices in place of two: the same number of parameters (Shazeer 2020), rounded for the hardware.
         return -(-8 * self.width // 24) * 8 if feed_forward.gated(self.feed_forward.name) else 4 * self.width
 
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return jnp.dtype(DTYPES[self.dtype])
+
     def layer_position(self, index: int) -> PositionScheme:
         """The scheme of layer `index`."""
         return self.pattern[index % len(self.pattern)].position or self.position
@@ -162,6 +170,10 @@ class ModelConfig:
     def layer_temperature(self, index: int) -> Temperature:
         """The temperature of layer `index`."""
         return self.pattern[index % len(self.pattern)].temperature or self.temperature
+
+    def layer_mixer(self, index: int) -> Mixer:
+        """What mixes the tokens of layer `index`."""
+        return self.pattern[index % len(self.pattern)].mixer or self.mixer
 
     def is_random(self) -> bool:
         """Whether training draws numbers: dropout, or positions."""
