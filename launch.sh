@@ -17,6 +17,7 @@ usage: ./launch.sh [VERB] [ARGUMENT ...]
   train CONFIG         one training run
   sweep CONFIG         every run of a configuration's sweep
   evaluate RUN         a trained run at several lengths
+  search RUN           LongRoPE's factors for a trained run, found by its own loss
   report STUDY         the report of a study from what is finished
   sample RUN           text from a checkpoint
   pictures [SCHEME]    what positional schemes do: bias and decay by distance, rotary spectra
@@ -203,7 +204,7 @@ run_tests() {
 verb=${1-}
 (($# == 0)) || shift
 case $verb in
-    "" | run | train | sweep | evaluate | report | sample | pictures) module=experiments.${verb:-run} ;;
+    "" | run | train | sweep | evaluate | search | report | sample | pictures) module=experiments.${verb:-run} ;;
     bench) module=experiments.benchmarks ;;
     test) module="" ;;
     conformance) module="" && set -- tests/conformance "$@" ;;

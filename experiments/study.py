@@ -182,7 +182,7 @@ def _label(changes: Mapping[str, Any]) -> str:
         if path == "seed":
             continue
         last = path.split(".")[-1]
-        parts.append(str(value) if last in ("name", "placement") else f"{last} {value}")
+        parts.append(str(value) if last == "name" else f"{last} {value}")
     return ", ".join(parts) or "baseline"
 
 

@@ -10,7 +10,7 @@ from models import attention, feed_forward, norms
 from models.attention import Full, Visibility
 from models.errors import invalid, require, require_choice
 from models.mixers import Mixer, SoftmaxMixer
-from models.placements import PLACEMENTS
+from models.placements import Placement, Pre
 from models.positions import PositionScheme
 from models.positions.index import Index
 from models.positions.rotary import Rotary
@@ -39,12 +39,11 @@ class NormConfig:
     """name: the kind of norm. placement: where it stands around attention and feed-forward."""
 
     name: str = "rms"
-    placement: str = "pre"
+    placement: Placement = field(default_factory=Pre)
     epsilon: float = 1e-6
 
     def __post_init__(self):
         require_choice("name", self.name, norms.NORMS)
-        require_choice("placement", self.placement, PLACEMENTS)
         require(self.epsilon > 0, "epsilon", self.epsilon, "above 0")
 
 

@@ -32,14 +32,16 @@ class FeedForward(nn.Module):
     width: int
     dtype: jnp.dtype
     output_gain: float
+    input_gain: float = 1.0
 
     @nn.compact
     def __call__(self, x_BxLxD: Array) -> Array:
         activation, gates = ACTIVATIONS[self.name_of_activation]
         up_axes = ("embed", "feed_forward")
-        hidden = Linear((self.width,), up_axes, self.dtype, name="up")(x_BxLxD)
+        hidden = Linear((self.width,), up_axes, self.dtype, gain=self.input_gain, name="up")(x_BxLxD)
         if gates:
-            hidden *= activation(Linear((self.width,), up_axes, self.dtype, name="gate")(x_BxLxD))
+            gate = Linear((self.width,), up_axes, self.dtype, gain=self.input_gain, name="gate")
+            hidden *= activation(gate(x_BxLxD))
         else:
             hidden = activation(hidden)
         output = Linear(

@@ -1,4 +1,4 @@
-"""Normalization of activations: LayerNorm and RMSNorm."""
+"""Normalization of activations: LayerNorm and RMSNorm, each in two kinds, and none."""
 
 import functools
 
@@ -54,6 +54,44 @@ class LayerNorm(nn.Module):
         scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
         bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), x.shape[-1:])
         return layer_norm(x, scale, bias, self.epsilon)
+
+
+@NORMS.register("layer_without_bias")
+class LayerNormWithoutBias(nn.Module):
+    """(x - mean) / √(variance + ε) · scale over the last axis (Xu et al. 2019, arXiv:1911.07013, LayerNorm-simple)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
+        return layer_norm(x, scale, jnp.zeros_like(scale), self.epsilon)
+
+
+@NORMS.register("zero_centred_rms")
+class ZeroCentredRMSNorm(nn.Module):
+    """x / √(mean x² + ε) · (1 + scale) over the last axis, with a scale from 0 (Gemma, Google 2024).
+
+    What pulls parameters to zero, as weight decay does, leaves such a norm as it began. The optimizers here decay no
+    norm, so that it trains as RMSNorm does but for rounding.
+    """
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = parameter(self, "scale", nn.initializers.zeros, ("embed",), x.shape[-1:])
+        return rms_norm(x, 1 + scale, self.epsilon)
+
+
+@NORMS.register("none")
+class NoNorm(nn.Module):
+    """x: what a placement puts around its norms stays, such as factors on what a sublayer adds."""
+
+    epsilon: float
+
+    def __call__(self, x: Array) -> Array:
+        return x
 
 
 def make_norm(name: str, epsilon: float):

@@ -14,23 +14,24 @@ from models.errors import invalid
 from models.feed_forward import FeedForward
 from models.norms import make_norm
 from models.parameters import parameter, scheme_parameters
-from models.placements import PLACEMENTS
+from models.placements import Layer
 from models.positions import Tokens
 
 Array = jax.Array
 
 
 class Block(nn.Module):
-    """One layer: its mixer, then feed-forward, each within the configured norm placement."""
+    """One layer: its mixer and feed-forward, put together by the configured norm placement."""
 
     config: ModelConfig
     index: int  # place in the layer pattern
     deterministic: bool  # without dropout
 
     @nn.compact
-    def __call__(self, x_BxLxD, tokens, cache, slots, start):
+    def __call__(self, x_BxLxD, tokens, cache, slots, start, number=None):
         config = self.config
-        placement = PLACEMENTS[config.norm.placement]
+        placement = config.norm.placement
+        gains = placement.gains(config.layers)
         norm = make_norm(config.norm.name, config.norm.epsilon)
         drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
 
@@ -45,13 +46,20 @@ class Block(nn.Module):
                 config.feed_forward.name,
                 config.feed_forward_width,
                 DTYPES[config.dtype],
-                1 / math.sqrt(2 * config.layers),
+                gains.output,
+                gains.inner,
                 name="feed_forward",
             )
             return drop(module(x))
 
-        x_BxLxD = placement.residual(x_BxLxD, attention, lambda part: norm(name=f"attention_{part}_norm"))
-        x_BxLxD = placement.residual(x_BxLxD, feed_forward, lambda part: norm(name=f"feed_forward_{part}_norm"))
+        sublayers = {"attention": attention, "feed_forward": feed_forward}
+        learned = scheme_parameters(self, "residual", placement.parameters(config.width, tuple(sublayers)))
+        layer = Layer(sublayers, lambda name: norm(name=name), learned, number, config.layers)
+        x_BxLxD = placement.apply(x_BxLxD, layer)
+        # Asked for by who makes this collection mutable; never traced otherwise.
+        if self.is_mutable_collection("telemetry"):
+            mean_square = jnp.mean(jnp.square(x_BxLxD.astype(jnp.float32)))
+            self.sow("telemetry", "mean_square", mean_square, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
         return x_BxLxD, cache
 
 
@@ -63,12 +71,13 @@ class Unit(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BxLxD, caches, tokens, slots, start):
+    def __call__(self, x_BxLxD, caches, first, tokens, slots, start):
         kept = []
         for index in range(self.count):
             block = Block(self.config, index, self.deterministic, name=f"layer_{index}")
             cache = None if caches is None else caches[index]
-            x_BxLxD, cache = block(x_BxLxD, tokens, cache, slots, start)
+            number = None if first is None else first + index
+            x_BxLxD, cache = block(x_BxLxD, tokens, cache, slots, start, number)
             kept.append(cache)
         return x_BxLxD, None if caches is None else tuple(kept)
 
@@ -109,7 +118,7 @@ class Transformer(nn.Module):
         x_BxLxD, layers = self._stack(x_BxLxD, cache, where, slots, start, deterministic)
         if cache is not None:
             cache = dataclasses.replace(cache, layers=layers)
-        if PLACEMENTS[config.norm.placement].final_norm:
+        if config.norm.placement.final_norm:
             x_BxLxD = make_norm(config.norm.name, config.norm.epsilon)(name="final_norm")(x_BxLxD)
         return x_BxLxD, cache
 
@@ -145,27 +154,39 @@ class Transformer(nn.Module):
         def part(first: int, count: int):
             return None if layers is None else layers[first : first + count]
 
+        # The number of each unit's first layer, where a layer needs to know its own.
+        numbers = None
+        if config.norm.placement.counts_layers:
+            numbers = jnp.arange(0, config.layers, pattern, dtype=jnp.int32)
+
+        def number(unit: int):
+            return None if numbers is None else numbers[unit]
+
         if config.layer_loop == "scan":
             scanned = nn.scan(
                 _rematerialized(config.rematerialize, scanned=True),
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, "telemetry": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
                 length=repeats,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x_BxLxD, new = scanned(config, pattern, deterministic, name="units")(x_BxLxD, part(0, pattern), *shared)
+            x_BxLxD, new = scanned(config, pattern, deterministic, name="units")(
+                x_BxLxD, part(0, pattern), None if numbers is None else numbers[:repeats], *shared
+            )
             kept += new or ()
             first = pattern
         else:
             for i in range(repeats):
                 x_BxLxD, new = unit(config, pattern, deterministic, name=f"unit_{i}")(
-                    x_BxLxD, part(i * pattern, pattern), *shared
+                    x_BxLxD, part(i * pattern, pattern), number(i), *shared
                 )
                 kept += new or ()
             first = repeats * pattern
         if rest:
-            x_BxLxD, new = unit(config, rest, deterministic, name="last_unit")(x_BxLxD, part(first, rest), *shared)
+            x_BxLxD, new = unit(config, rest, deterministic, name="last_unit")(
+                x_BxLxD, part(first, rest), number(repeats), *shared
+            )
             kept += new or ()
         return x_BxLxD, tuple(kept)
 

@@ -25,6 +25,7 @@ class TrainingConfig:
 
     z_loss: weight of (log Z)² per token (PaLM, section 5); 0 is off. log_every, evaluate_every: steps between lines of
     metrics and between looks at held-out text, which take `evaluation_batches` batches.
+    watch_layers: whether lines of metrics hold the size of activations and gradients layer by layer.
     """
 
     length: int = 128
@@ -35,13 +36,14 @@ class TrainingConfig:
     log_every: int = 10
     evaluate_every: int = 100
     evaluation_batches: int = 4
+    watch_layers: bool = False
 
     def __post_init__(self):
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name == "z_loss":
                 require(value >= 0, item.name, value, "at least 0 (0 is off)")
-            else:
+            elif item.name != "watch_layers":
                 require(value >= 1, item.name, value, "at least 1")
         require(
             self.batch_size % self.accumulation == 0,
@@ -91,7 +93,7 @@ def run_id(config: RunConfig) -> str:
     del values["checkpoint"], values["initial"]
     if config.initial.run is not None:
         values["initial"] = config.initial.identity()
-    for watching in ("log_every", "evaluate_every", "evaluation_batches"):
+    for watching in ("log_every", "evaluate_every", "evaluation_batches", "watch_layers"):
         del values["train"][watching]
     return hash_of(values)
 

@@ -283,7 +283,8 @@ def _report(config: RunConfig, pending, writer, progress, meter: "_Meter", secon
     """Fetches the metrics of a step, shows them, and logs them when due. Whether too many steps were skipped."""
     step, metrics = pending
     due = step % config.train.log_every == 0 or step == config.train.steps or step == 1
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    fetched = jax.device_get(metrics).items()
+    values = {name: value.tolist() if np.ndim(value) else float(value) for name, value in fetched}
     skipped = int(values["skipped"])
     values |= meter.rates()
     progress.update(step, values)

@@ -65,7 +65,10 @@ class MetricsWriter:
         self._tensorboard: Any = None
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Adds one line of scalars at `step`. Numbers that are not finite become null, which JSON can hold."""
+        """Adds one line of scalars and lists of them at `step`; TensorBoard gets the scalars.
+
+        Numbers that are not finite become null, which JSON can hold.
+        """
         if "step" in metrics:
             raise ValueError("a metric cannot be called step")
         values = {name: _plain(value) for name, value in metrics.items()}
@@ -107,7 +110,9 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """A Python number, string or None from a scalar of any library."""
+    """A Python number, string or None from a scalar of any library; a list of these from a list."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, bool, int)):
         return value
     item = value.item() if hasattr(value, "item") else value

@@ -8,11 +8,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import ModelConfig
 from models.positions import Tokens
 from models.positions.scheme import contiguous_tokens
+from models.telemetry import layer_gradient_norms, layer_mean_squares
 from models.transformer import Transformer, init_parameters, output_matrix
 from train.config import RunConfig
 from train.loss import Losses, chunk_tokens, cross_entropy
@@ -41,26 +42,29 @@ def loss_of(
     devices: int,
     z_loss: float = 0.0,
     key: Array | None = None,
-) -> Losses:
+    watch_layers: bool = False,
+) -> tuple[Losses, tuple[Array, ...]]:
     """Summed losses of a batch (see train.loss.cross_entropy). With a key, dropout and drawn positions are those of
     training.
 
     devices: how many share the batch; decides with its size whether logits are computed in chunks.
+    watch_layers: whether the mean square of the residual stream after each layer, float32 [layers], comes along.
     """
     tokens_BxL = batch["tokens"]
     if batch["position"].shape[0] == 1:
         where = contiguous_tokens(tokens_BxL.shape[1])
     else:
         where = Tokens(position=batch["position"], document=batch["document"])
-    hidden_BxLxD, _ = Transformer(model).apply(
+    (hidden_BxLxD, _), sown = Transformer(model).apply(
         {"params": parameters},
         tokens_BxL,
         where,
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key, "positions": key},
+        mutable=["telemetry"] if watch_layers else [],
     )
     chunk = chunk_tokens(tokens_BxL.size // devices, model.vocabulary)
-    return cross_entropy(
+    losses = cross_entropy(
         hidden_BxLxD,
         output_matrix(model, parameters),
         batch["targets"],
@@ -69,16 +73,23 @@ def loss_of(
         z_loss=z_loss,
         chunk=None if chunk is None else chunk * devices,
     )
+    return losses, (layer_mean_squares(model, sown["telemetry"]),) if watch_layers else ()
 
 
 def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Batch, key: Array, devices: int):
-    """Gradient of the mean loss per scored token, with the batch's summed losses; computed in `accumulation` parts."""
+    """Gradient of the mean loss per scored token, with the batch's summed losses; computed in `accumulation` parts.
+
+    Where layers are watched, a sum over the parts of their mean squares stands beside the losses.
+    """
+    watches = config.train.watch_layers
     weight = jnp.maximum(jnp.sum(jnp.broadcast_to(batch["weights"], batch["targets"].shape)), 1.0)
 
     def mean_loss(parameters, batch, key):
         drawing = key if model.is_random() else None
-        losses = loss_of(model, parameters, batch, devices=devices, z_loss=config.train.z_loss, key=drawing)
-        return losses.total / weight, (losses.total, losses.nats)
+        losses, measured = loss_of(
+            model, parameters, batch, devices=devices, z_loss=config.train.z_loss, key=drawing, watch_layers=watches
+        )
+        return losses.total / weight, (losses.total, losses.nats, *measured)
 
     differentiate = jax.grad(mean_loss, has_aux=True)
     parts = config.train.accumulation
@@ -94,7 +105,8 @@ def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Bat
     def add(total, inputs):
         return jax.tree.map(jnp.add, total, differentiate(parameters, *inputs)), None
 
-    zero = (jax.tree.map(jnp.zeros_like, parameters), (jnp.zeros(()), jnp.zeros(())))
+    measured = (jnp.zeros(model.layers),) if watches else ()
+    zero = (jax.tree.map(jnp.zeros_like, parameters), (jnp.zeros(()), jnp.zeros(()), *measured))
     split = {name: part(x) for name, x in batch.items()}
     (gradient, sums), _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
     return gradient, sums, weight
@@ -131,7 +143,9 @@ class Trainer:
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
             with nn.logical_axis_rules(rules.pairs()):
-                gradient, (total, nats), weight = gradients(config, model, state.parameters, batch, key, devices)
+                gradient, (total, nats, *measured), weight = gradients(
+                    config, model, state.parameters, batch, key, devices
+                )
             norm = optax.global_norm(gradient)
             updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
             # A finite gradient can still give an update that overflows: the learning rate may be absurd.
@@ -151,10 +165,16 @@ class Trainer:
                 "skipped": skipped,
                 "scored_tokens": weight,
             }
+            if config.train.watch_layers:
+                watched = {
+                    "layer_rms": jnp.sqrt(measured[0] / config.train.accumulation),
+                    "layer_gradient_norm": layer_gradient_norms(model, gradient),
+                }
+                metrics |= jax.lax.with_sharding_constraint(watched, NamedSharding(mesh, PartitionSpec()))
             return TrainState(state.step + 1, parameters, moments, skipped), metrics
 
         def evaluate(parameters: Any, batch: Batch) -> dict[str, Array]:
-            losses = loss_of(model, parameters, batch, devices=devices)
+            losses, _ = loss_of(model, parameters, batch, devices=devices)
             return {"nats": losses.nats, "weight": losses.weight, "bytes": jnp.sum(batch["bytes"], dtype=jnp.float32)}
 
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))

@@ -7,7 +7,8 @@
 One model is trained with rotary positions and evaluated under every scaling rule at up to sixteen times its length,
 without training. Then it is trained on for 200 steps at four times its length, once under each rule and once, as a
 control, under none. Last, its positions are dropped and it is trained on for 200 steps at its own length (DroPE,
-Gelberg et al. 2025). All adaptations read as many tokens a step as the training did.
+Gelberg et al. 2025), and evaluated again under the temperature that DroPE raises with the length. All adaptations read
+as many tokens a step as the training did.
 
 An adapted model keeps the factor 4 at every length, but for rules that follow the length. LongRoPE has no search behind
 it here: all frequencies are divided alike.
@@ -58,7 +59,8 @@ def get_sweep(scale="small"):
         {"label": f"{rule}, adapted", **longer, "model.position.scaling.name": rule, **_fields(rule, size.length)}
         for rule in RULES
     ]
-    dropped = {"label": "drope", **short, "model.position.name": "none"}
+    # Its temperature comes after training, and is of the length evaluated at.
+    dropped = {"label": "drope", **short, "model.position.name": "none", "evaluation.scalings": ("drope",)}
     return [{"label": "rope"}, {"label": "none, adapted", **longer}, *adapted, dropped]
 
 

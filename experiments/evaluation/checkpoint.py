@@ -14,12 +14,15 @@ from experiments.evaluation.attribution import attribute, require_beyond
 from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.entropy import entropy_by_position
 from experiments.evaluation.extension import extended, takes_factor
+from experiments.evaluation.score import on_all_devices
 from experiments.evaluation.suite import Text, choose_text, evaluate_series
 from models.accounting import parameter_count
 from models.config import ModelConfig
 from models.errors import InvalidInput
+from models.positions.none import NoPosition
 from models.positions.rotary import Rotary
 from models.positions.scaling import NoScaling
+from models.positions.temperature import DroPETemperature, NoTemperature
 from models.transformer import init_parameters, regroup_parameters, unroll_parameters
 from train.checkpoints import restore_parameters
 from train.config import RunConfig, fill_lengths
@@ -84,11 +87,16 @@ class Series(NamedTuple):
 
 
 def series_of(model: ModelConfig, label: str, trained: int, evaluation: EvaluationConfig) -> list[Series]:
-    """A model trained at `trained` tokens as it is, and, where it has plain RoPE, again under each scaling."""
-    as_trained = Series(label, {}, lambda length: model)
-    if not any(_plain_rope(scheme) for scheme in model.schemes()):
-        return [as_trained]
-    return [as_trained, *(_scaled(model, label, trained, name) for name in evaluation.scalings)]
+    """A model trained at `trained` tokens as it is, and again: where it has plain RoPE under each scaling, where it has
+    no positions under DroPE's temperature, if the evaluation asks for them."""
+    series = [Series(label, {}, lambda length: model)]
+    rotary = any(_plain_rope(scheme) for scheme in model.schemes())
+    for name in evaluation.scalings:
+        if name == DroPETemperature.name:
+            series += [_sharpened(model, label, trained)] if _without_positions(model) else []
+        elif rotary:
+            series.append(_scaled(model, label, trained, name))
+    return series
 
 
 def regrouped(checkpoint: Checkpoint, model: ModelConfig) -> Checkpoint:
@@ -131,6 +139,22 @@ def _plain_rope(scheme: Any) -> bool:
     return isinstance(scheme, Rotary) and isinstance(scheme.scaling, NoScaling)
 
 
+def _without_positions(model: ModelConfig) -> bool:
+    """Whether positions enter nowhere, the temperature included."""
+    unchanged = all(isinstance(model.layer_temperature(i), NoTemperature) for i in range(len(model.pattern)))
+    return unchanged and all(isinstance(scheme, NoPosition) for scheme in model.schemes())
+
+
+def _sharpened(model: ModelConfig, label: str, trained: int) -> Series:
+    def model_at(length: int) -> ModelConfig:
+        temperature = DroPETemperature(factor=max(1.0, length / trained))
+        pattern = tuple(dataclasses.replace(layer, temperature=None) for layer in model.pattern)
+        return model.replace(temperature=temperature, pattern=pattern)
+
+    override = {"model.temperature.name": DroPETemperature.name, "model.temperature.factor": "length / training length"}
+    return Series(f"{label} · temperature", override, model_at)
+
+
 def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
     def model_at(length: int) -> ModelConfig:
         scaling = extended(name, max(1.0, length / trained))
@@ -163,6 +187,7 @@ def evaluate_checkpoint(
     InvalidInput where such a length is not beyond training.
     """
     require_beyond(evaluation, checkpoint.config.train.length)
+    checkpoint = checkpoint._replace(parameters=on_all_devices(checkpoint.parameters))
     text: Text | None = None
     for one in series:
         path = evaluation_file(checkpoint.folder, one.label)

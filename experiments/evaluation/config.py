@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from models.errors import require, require_choice
 from models.positions.scaling import Scaling
+from models.positions.temperature import DroPETemperature
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,8 @@ class EvaluationConfig:
     """lengths: window lengths, in tokens. stride_share: tokens a sliding window moves on by, as a share of its length.
     context_bytes: windows are also measured that hold about so many bytes of text, however many tokens these are for a
       tokenizer: the equal footing of vocabularies.
-    scalings: RoPE checkpoints are evaluated again under each of these, at factor = length / training length.
+    scalings: RoPE checkpoints are evaluated again under each of these, at factor = length / training length; those
+      without positions under "drope", the temperature of that name, at that factor.
     attribution: lengths beyond the training length at which ablations tell what breaks there, and up to which the
       entropy of attention is measured.
     documents, tokens_per_document: how much held-out text is scored; 0 tokens is each document whole.
@@ -51,7 +53,7 @@ class EvaluationConfig:
         )
         require(0 < self.stride_share <= 1, "stride_share", self.stride_share, "above 0 and at most 1")
         for scaling in self.scalings:
-            require_choice("scalings", scaling, Scaling.registry)
+            require_choice("scalings", scaling, (*Scaling.registry, DroPETemperature.name))
         for name in ("documents", "final_tokens", "resamples", "batch_tokens"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.tokens_per_document >= 0, "tokens_per_document", self.tokens_per_document, "at least 0 (0 is all)")

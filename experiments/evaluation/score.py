@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.evaluation.windows import Window
 from models.config import ModelConfig
@@ -30,10 +31,13 @@ def score_windows(
 
     documents: token ids, int32 [n]; target i is token i + 1. Windows of fewer than `length` inputs are padded on the
     left with tokens that nobody sees; positions start at 0 with a window's first input. About `batch_tokens` tokens
-    are computed at a time.
+    are computed at a time, by all devices of this process, each of which computes whole windows.
     """
     nats: list[np.ndarray | None] = [None] * len(windows)
     rows = max(1, batch_tokens // length)
+    rows += -rows % jax.local_device_count()
+    by_row = NamedSharding(_devices(), PartitionSpec("data"))
+    parameters = on_all_devices(parameters)
     for full, scored, chosen in _alike(windows, length):
         for first in range(0, len(chosen), rows):
             group = chosen[first : first + rows]
@@ -45,10 +49,20 @@ def score_windows(
                 inputs[row, length - (window.stop - window.start) :] = tokens[window.start : window.stop]
                 valid[row, length - (window.stop - window.start) :] = True
                 targets[row, scored - (window.stop - window.scored) :] = tokens[window.scored + 1 : window.stop + 1]
-            scores = np.asarray(_nats(model, full, parameters, inputs, valid, targets))
+            batch = jax.device_put((inputs, valid, targets), by_row)
+            scores = np.asarray(_nats(model, full, parameters, *batch))
             for row, index in enumerate(group):
                 nats[index] = scores[row, scored - (windows[index].stop - windows[index].scored) :]
     return nats  # type: ignore[return-value]
+
+
+def on_all_devices(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters, whole on each device of this process; costs nothing where they are already."""
+    return jax.device_put(parameters, NamedSharding(_devices(), PartitionSpec()))
+
+
+def _devices() -> Mesh:
+    return Mesh(np.asarray(jax.local_devices()), ("data",))
 
 
 def _alike(windows: Sequence[Window], length: int):

@@ -118,10 +118,12 @@ def render(
     provenance: tuple[Table, Table],
     schemes: Sequence[Figure] = (),
     scheme_notes: Sequence[str] = (),
+    layers: Table | None = None,
 ) -> str:
     """The page as text. Everything that comes from the study is escaped here and nowhere else.
 
-    schemes: figures of what the schemes do, folded away, as they show no result.
+    schemes: figures of what the schemes do, folded away, as they show no result. layers: who stayed finite, of studies
+    that watched their layers.
     """
     body = [
         "<header>",
@@ -134,6 +136,7 @@ def render(
         "</section>",
         _problems(study),
         *(_figure(index, figure) for index, figure in enumerate(figures, 1)),
+        _layers(layers),
         "<section>",
         "<h2>All results</h2>",
         '<p class="words notes hint">Click a heading to sort. Full precision is in <code>results.csv</code>.</p>',
@@ -178,6 +181,12 @@ def _schemes(figures: Sequence[Figure], notes: Sequence[str], first: int) -> lis
         return []
     drawn = [_figure(number, figure) for number, figure in enumerate(figures, first)]
     return ["<details>", "<summary>What the schemes do</summary>", _notes(notes), *drawn, "</details>"]
+
+
+def _layers(table: Table | None) -> str:
+    if table is None or not table.rows:
+        return ""
+    return f"<section>\n<h2>Who diverged</h2>\n{_table(table, 'scroll table', sortable=True)}\n</section>"
 
 
 def _paragraphs(sentences: Sequence[str]) -> list[str]:

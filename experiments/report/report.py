@@ -13,6 +13,7 @@ from experiments.report.context import context_figure, position_figure
 from experiments.report.entropy import entropy_figure
 from experiments.report.equal_context import byte_notes, equal_context_figure
 from experiments.report.extrapolation import change_figure, length_figure
+from experiments.report.layers import layers_figure, layers_table
 from experiments.report.page import render
 from experiments.report.schemes import scheme_figures
 from experiments.report.series import collect_series, point_notes, row_notes
@@ -29,6 +30,7 @@ FIGURES = (
     attribution_figure,
     entropy_figure,
     training_figure,
+    layers_figure,
 )
 
 
@@ -54,6 +56,7 @@ def write_report(study: Path) -> Path:
         provenance_tables(content),
         schemes,
         scheme_notes,
+        layers_table(series),
     )
     folder = Path(study) / "report"
     folder.mkdir(exist_ok=True)

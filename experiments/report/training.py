@@ -67,12 +67,12 @@ def training_figure(study: Study, series: Sequence[Series]) -> Figure:
     for one in shown:
         tokens, mean, *_ = smoothed[one.label]
         ends = tokens[-1] >= 0.97 * end
-        remark = "" if ends else f" (to {_tokens(tokens[-1])})"
+        remark = "" if ends else f" (to {tokens_label(tokens[-1])})"
         labels.append(Label(one.label, look(one.index, True), float(mean[-1]) if ends else None, remark))
     with drawing(name):
         drawn, (panel,) = parts.panels(1, 250, len(labels), parts.label_letters(labels), 0, False)
         panel.set_xlim(0, max(end, 1.0) * 1.01)
-        panel.xaxis.set_major_formatter(lambda value, _: _tokens(value))
+        panel.xaxis.set_major_formatter(lambda value, _: tokens_label(value))
         panel.set_xlabel("training tokens", fontsize=parts.LABEL_SIZE, labelpad=5)
         parts.value_axis(panel, limits)
         parts.heading(panel, "", f"{unit}, lower is better", 0)
@@ -157,7 +157,7 @@ def _smooth_mean(curves: Sequence[Curve]) -> tuple[np.ndarray, ...]:
     return grid, stack.mean(0), stack.min(0), stack.max(0)
 
 
-def _tokens(value: float) -> str:
+def tokens_label(value: float) -> str:
     """Tokens as `0`, `500k`, `1.35M` or `2B`."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

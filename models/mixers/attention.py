@@ -14,6 +14,7 @@ from models.attention import AttentionRule, attend, attention_entropy
 from models.cache import AnyCache
 from models.linear import Linear
 from models.parameters import scheme_parameters
+from models.placements.placement import Gains
 from models.positions import Tokens
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ class AttentionModule(nn.Module):
     config: ModelConfig
     index: int
 
-    def project(self, name: str, x: Array, heads: int, size: int, axis: str | None) -> Array:
+    @property
+    def gains(self) -> Gains:
+        """How large kernels begin under the norm placement."""
+        return self.config.norm.placement.gains(self.config.layers)
+
+    def project(self, name: str, x: Array, heads: int, size: int, axis: str | None, gain: float = 1.0) -> Array:
         """x [..., D] as `heads` vectors of `size`."""
-        return Linear((heads, size), ("embed", axis, "head_size"), self.config.compute_dtype, name=name)(x)
+        return Linear((heads, size), ("embed", axis, "head_size"), self.config.compute_dtype, gain, name=name)(x)
 
     def scaled(self, q_BxLxHxK: Array, tokens: Tokens) -> Array:
         """Queries times 1/√K and the layer's temperature."""
@@ -84,7 +90,7 @@ class AttentionModule(nn.Module):
             (self.config.width,),
             ("heads", "head_size", "embed"),
             self.config.compute_dtype,
-            gain=1 / math.sqrt(2 * self.config.layers),
+            gain=self.gains.output,
             inputs=2,
             name="output",
         )

@@ -49,7 +49,8 @@ class CrossAttention(AttentionModule):
         config, size = self.config, self.config.head_width
         q_BxLxHxK = self.project("query", x_BxLxD, config.heads, size, "heads") * size**-0.5
         k_BxSxGxK, v_BxSxGxK = (
-            self.project(name, states_BxSxE, config.key_heads, size, "kv_heads") for name in ("key", "value")
+            self.project(name, states_BxSxE, config.key_heads, size, "kv_heads", gain)
+            for name, gain in (("key", 1.0), ("value", self.gains.inner))
         )
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxSxGxK, v_BxSxGxK))
         output = self.attended(AttentionRule(NoPosition(), Everything()), size, q, k, v, tokens, their)

@@ -109,10 +109,11 @@ class Expansion(nn.Module):
 
     shape: tuple[int, int, int]
     dtype: jnp.dtype
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self) -> Array:
-        initializer = nn.initializers.truncated_normal(1 / math.sqrt(self.shape[0]))
+        initializer = nn.initializers.truncated_normal(self.gain / math.sqrt(self.shape[0]))
         return parameter(self, "kernel", initializer, (None, "heads", "head_size"), self.shape).astype(self.dtype)
 
 
@@ -144,7 +145,7 @@ class LatentAttention(AttentionModule):
         part, rest = scheme.rotate(q_BxLxHxK[..., :rotated], position), q_BxLxHxK[..., rotated:]
         q_BxLxHxK = self.scaled(jnp.concatenate([part, rest], axis=-1), tokens)
         key_CxHxK = Expansion((rank, heads, config.head_width), dtype, name="key")()
-        value_CxHxV = Expansion((rank, heads, mixer.value(config)), dtype, name="value")()
+        value_CxHxV = Expansion((rank, heads, mixer.value(config)), dtype, self.gains.inner, name="value")()
 
         tokens = self.with_features(x_BxLxD, tokens, cache, start)
         rule = AttentionRule(scheme, span, rotary_size=rotated)

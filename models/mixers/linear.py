@@ -216,7 +216,7 @@ class LinearAttention(AttentionModule):
 
         plain = features("query", config.heads, "heads"), features("key", groups, "kv_heads")
         rotated = by_head(scheme.rotate(plain[0], position)), by_head(scheme.rotate(plain[1], position))
-        v = by_head(self.project("value", x_BxLxD, groups, size, "kv_heads"))
+        v = by_head(self.project("value", x_BxLxD, groups, size, "kv_heads", self.gains.inner))
         before = empty_sums((x_BxLxD.shape[0],), groups, size, size) if cache is None else cache
         if cache is None:
             before = dataclasses.replace(before, document_B=before.document_B[:1])

@@ -93,7 +93,7 @@ class SoftmaxAttention(AttentionModule):
         q_BxLxHxK = scheme.rotate(q_BxLxHxK, position)
         k_BxLxGxK = normed("key", self.project("key", x_BxLxD, config.key_heads, size, "kv_heads"))
         k_BxLxGxK = scheme.rotate(k_BxLxGxK, position)
-        v_BxLxGxK = self.project("value", x_BxLxD, config.key_heads, size, "kv_heads")
+        v_BxLxGxK = self.project("value", x_BxLxD, config.key_heads, size, "kv_heads", self.gains.inner)
         q_BxLxHxK = self.scaled(q_BxLxHxK, tokens)
 
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxLxGxK, v_BxLxGxK))

@@ -1,14 +1,20 @@
-"""Post-norm: the residual stream is normalized after every sublayer (Vaswani et al. 2017)."""
+"""Post-norm: the residual stream is normalized after every sublayer."""
 
-from models.placements.placement import PLACEMENTS, Placement
+from dataclasses import dataclass
+
+from models.placements.placement import Placement
 
 
-@PLACEMENTS.register("post")
+@Placement.registry.register("post")
+@dataclass(frozen=True)
 class Post(Placement):
-    """norm(x + f(x)); the last layer's own norm is the last."""
+    """norm(x + f(x)); the last layer's own norm is the last (Vaswani et al. 2017, section 3.1).
+
+    Deep stacks need a warm-up and a low learning rate: fresh gradients shrink from the last layer to the first (Xiong
+    et al. 2020, arXiv:2002.04745).
+    """
 
     final_norm = False
 
-    @staticmethod
-    def residual(x, sublayer, norm):
-        return norm("output")(x + sublayer(x))
+    def residual(self, x_BxLxD, name, sublayer, layer):
+        return layer.norm(f"{name}_output_norm")(x_BxLxD + sublayer(x_BxLxD))

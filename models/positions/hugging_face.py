@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from models.errors import InvalidInput, require_choice
+from models.errors import InvalidInput, require, require_choice
 from models.positions.rotary import Rotary
 from models.positions.scaling import (
     DynamicNTK,
@@ -144,8 +144,8 @@ def rotary_to_hugging_face(scheme: Rotary, head_dim: int) -> Parameters:
     Rules that have no `rope_type` are written as what equals them: a changed base, or lists of "longrope" that are the
     same at any length. "dynamic" names no original length: the model's `max_position_embeddings` must be it. Layout and
     dtype of angles have no place there: of an interleaved scheme, the columns of the projections have to be permuted.
-    Raises InvalidInput where a scheme cannot be written: an original length is None, or a scaling with a proportional
-    share is more than a base and a factor.
+    Raises InvalidInput where a scheme cannot be written: an original length is None, LongRoPE leaves tokens unscaled,
+    or a scaling with a proportional share is more than a base and a factor.
     """
     scheme.check(head_dim)
     proportional = scheme.share_rule == "proportional" and scheme.share < 1
@@ -187,6 +187,8 @@ def _written(rule: Scaling, base: float, width: int) -> Parameters:
             given = {name: getattr(rule, name) for name in names if getattr(rule, name) is not None}
             return {"rope_type": "yarn", "original_max_position_embeddings": known_length(rule.original_length)} | given
         case LongRoPE():
+            kept = rule.unscaled_tokens
+            require(kept == 0, "scaling.unscaled_tokens", kept, "0: Hugging Face's longrope has no such tokens")
             short, long = (np.broadcast_to(one, width // 2).tolist() for one in (rule.short_factor, rule.long_factor))
             original = {"original_max_position_embeddings": known_length(rule.original_length)}
             return {"factor": rule.factor} | original | _lists_written(rule, short, long)

@@ -210,6 +210,14 @@ class Rotary(PositionScheme):
         frequency_BxP = self.scaling.frequencies_at(self.base, self.width(head_size), length_B)
         return frequency_BxP * self._kept(head_size).astype(np.float32)
 
+    def _frequencies_of(self, head_size: int, position_BxL: Array, frequency_Bx1xP: Array) -> Array:
+        """Frequencies of tokens at these positions, float32 [B, 1 or L, width/2], for a query whose own are given."""
+        if not self.scaling.differs_by_token():
+            return frequency_Bx1xP
+        width = self.width(head_size)
+        frequency_BxLxP = self.scaling.frequencies_of(self.base, width, position_BxL, frequency_Bx1xP)
+        return frequency_BxLxP * self._kept(head_size).astype(np.float32)
+
     def _angle(self, position: Array, frequencies: np.ndarray | Array) -> Array:
         """Radians, float32: of positions [...] and frequencies [pairs] or [..., pairs], [..., pairs]."""
         where, frequency = position[..., None].astype(jnp.float32), jnp.asarray(frequencies, jnp.float32)
@@ -228,9 +236,14 @@ class Rotary(PositionScheme):
     def _scores_at_one_length(self, tile: Tile) -> Array:
         """Scores where all queries of a row share one length: of queries and keys rotated at its frequencies."""
         length_B = self.scaling.current_length(tile.query.position[:, 0])
-        frequency_BxP = self._frequencies_at(tile.q_BxHxQxK.shape[-1], length_B)
-        q = self._turn_by_position(tile.q_BxHxQxK, tile.query.position[:, None], frequency_BxP[:, None, None])
-        k = self._turn_by_position(tile.k_BxGxTxK, tile.key.position[:, None], frequency_BxP[:, None, None])
+        frequency_Bx1xP = self._frequencies_at(tile.q_BxHxQxK.shape[-1], length_B)[:, None]
+
+        def turned(x_BxHxLxK: Array, position_BxL: Array) -> Array:
+            frequency_BxLxP = self._frequencies_of(x_BxHxLxK.shape[-1], position_BxL, frequency_Bx1xP)
+            return self._turn_by_position(x_BxHxLxK, position_BxL[:, None], frequency_BxLxP[:, None])
+
+        q = turned(tile.q_BxHxQxK, tile.query.position)
+        k = turned(tile.k_BxGxTxK, tile.key.position)
         return dot_product(tile._replace(q_BxHxQxK=q, k_BxGxTxK=k))
 
     def _scores_at_own_length(self, tile: Tile) -> Array:
@@ -254,10 +267,13 @@ class Rotary(PositionScheme):
         def one_query(query: tuple[Array, Array]) -> Array:
             q_NxBxRxK, position_B = query
             frequency_Bx1xP = self._frequencies_at(size, self.scaling.current_length(position_B))[:, None]
-            if self.angles == "float32":
+            if self.angles == "float32" and not self.scaling.differs_by_token():
                 angle_BxTxP = self._angle(tile.key.position - position_B[:, None], frequency_Bx1xP)
             else:  # rounded positions have another distance
-                at_key, at_query = (self._angle(at, frequency_Bx1xP) for at in (tile.key.position, position_B[:, None]))
+                at_key, at_query = (
+                    self._angle(at, self._frequencies_of(size, at, frequency_Bx1xP))
+                    for at in (tile.key.position, position_B[:, None])
+                )
                 angle_BxTxP = at_key - at_query
             cosine_BxTxP, sine_BxTxP = amplitude * jnp.cos(angle_BxTxP), amplitude * jnp.sin(angle_BxTxP)
 

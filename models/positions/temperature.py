@@ -12,22 +12,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from models.errors import invalid, require
+from models.errors import require
+from models.positions.original_length import filled_length, require_original_length
 from models.positions.scaling.rule import require_factor
 from models.positions.scheme import Array, ParameterSpec
 from models.registry import Registry
 
 
-def require_original_length(original_length: int | None) -> None:
-    """Raises InvalidInput unless `original_length` is None or tokens of whose number the logarithm is above 0."""
-    require(original_length is None or original_length >= 2, "original_length", original_length, "at least 2")
-
-
 def known_length(original_length: int | None) -> int:
-    """The original length in tokens. Raises InvalidInput while it is None."""
-    if original_length is None:
-        raise invalid("temperature.original_length", None, "a number of tokens, the length trained at")
-    return original_length
+    """The original length of a temperature, in tokens. Raises InvalidInput while it is None."""
+    return filled_length("temperature.original_length", original_length)
 
 
 def log_visible(position_BxL: Array) -> Array:
@@ -117,7 +111,7 @@ class LogN(Temperature):
     original_length: int | None = None
 
     def __post_init__(self):
-        require_original_length(self.original_length)
+        require_original_length(self.original_length, least=2)  # its logarithm is above 0
 
     def scale(self, parameters: dict[str, Array], position_BxL: Array) -> Array:
         """Raises InvalidInput while `original_length` is None."""
@@ -139,7 +133,7 @@ class ScalableSoftmax(Temperature):
     original_length: int | None = None
 
     def __post_init__(self):
-        require_original_length(self.original_length)
+        require_original_length(self.original_length, least=2)  # its logarithm is above 0
 
     def parameters(self, heads: int) -> dict[str, ParameterSpec]:
         """s [heads]. Raises InvalidInput while `original_length` is None."""

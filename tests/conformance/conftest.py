@@ -6,17 +6,20 @@ A test says what it compares by a mark, and compares by the fixture `conforms`, 
     def test_slopes(conforms):
         conforms(got, wanted, tolerance=1e-6, each=True)
 
+An error that is known and not allowed or forbidden, such as that of bfloat16, goes by the fixture `shows` instead.
+
 Subjects are a family and a registered name, such as "scaling yarn" or "span sliding"; test_table.py has the families
 and demands a row for every name. A test with the mark fails where it compares nothing. `./launch.sh conformance`
 prints the table; a reference that is not installed stands there as not run.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conformance.rows import MARK, Row, largest_error, rows_of, table
+from tests.conformance.rows import MARK, SHOWN, Row, largest_error, rows_of, table
 
 PROPERTY = "conformance"  # of a report: the rows that its test declares and records
 LARGEST_TOLERANCE = 1e-5  # of attention outputs in float32; of frequencies and biases it is 1e-6
@@ -47,6 +50,20 @@ def conforms(request: pytest.FixtureRequest) -> Callable:
     return compare
 
 
+@pytest.fixture
+def shows(request: pytest.FixtureRequest) -> Callable:
+    """`shows(got, wanted)`: records the largest error of a test with the mark, and holds it against no number."""
+    rows = rows_of(request.node)
+    assert rows, f"a test that uses `shows` says what it compares by the mark {MARK!r}"
+
+    def record(got, wanted) -> None:
+        error = largest_error(got, wanted, each=False)
+        request.node.user_properties += [(PROPERTY, (*row, error, SHOWN)) for row in rows]
+        assert math.isfinite(error)
+
+    return record
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARK}(*subjects, reference): what a test compares with what, for the table")
 
@@ -71,7 +88,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
     """What a test returns; a failure of one that has the mark and compared nothing."""
     result = yield
     if rows_of(pyfuncitem) and all(error is None for _, _, error, _ in rows_recorded(pyfuncitem)):
-        pytest.fail(f"has the mark {MARK!r} and did not compare by `conforms`", pytrace=False)
+        pytest.fail(f"has the mark {MARK!r} and did not compare by `conforms` or `shows`", pytrace=False)
     return result
 
 

@@ -8,6 +8,8 @@ import pytest
 
 MARK = "conformance"
 
+SHOWN = math.inf  # the tolerance of what is shown alone
+
 # Subject, reference, largest relative error and its tolerance; neither where nothing was compared.
 Row = tuple[str, str, float | None, float | None]
 
@@ -64,7 +66,10 @@ def table(rows: list[Row]) -> list[str]:
         if not by_tolerance:
             lines.append((*row, "not run", "", ""))
         for allowed, errors in sorted(by_tolerance.items()):
-            shown = ("equal" if number == 0 else f"{number:.0e}" for number in (max(errors), allowed))
-            lines.append((*row, *shown, str(len(errors))))
+            lines.append((*row, *map(_number, (max(errors), allowed)), str(len(errors))))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _number(number: float) -> str:
+    return {0: "equal", SHOWN: "shown"}.get(number, f"{number:.0e}")

@@ -200,3 +200,22 @@ def test_longrope(conforms):
     frequencies = np.array([longrope(m + 1, 10, SIZE) for m in range(LENGTH)])
     wanted = by_definition(turned(frequencies, amplitude=amplitude))
     conforms(by_module(Rotary(scaling=rule)), wanted, tolerance=1e-5)
+
+
+@pytest.mark.conformance("scaling longrope", reference="Ding et al. 2024, section 3: the first n̂ tokens unscaled")
+def test_longrope_of_unscaled_tokens(conforms):
+    few = 6
+    lengths = np.arange(LENGTH) + 1
+    of_query = np.array([longrope(length, 10, SIZE) for length in lengths])
+    plain_ones = np.array([theta(i, SIZE) for i in range(SIZE // 2)])
+    at = np.arange(LENGTH)[:, None]
+    angle_of_query = at * np.where(at < few, plain_ones, of_query)
+    angle_of_key = at * np.where(at < few, plain_ones, of_query[:, None])
+
+    def scores(q, k):
+        q, k = (x[..., : SIZE // 2] + 1j * x[..., SIZE // 2 :] for x in (q, k))
+        phase = np.exp(1j * (angle_of_query[:, None] - angle_of_key))
+        return np.einsum("hmp,hnp,mnp->hmn", q, k.conj(), phase).real
+
+    rule = LongRoPE(1.0, 10, tuple(LAMBDA["short"]), tuple(LAMBDA["long"]), unscaled_tokens=few)
+    conforms(by_module(Rotary(scaling=rule)), by_definition(scores), tolerance=1e-5)

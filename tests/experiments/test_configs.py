@@ -7,12 +7,13 @@ import pytest
 from experiments.scales import SCALES
 from experiments.study import load_study
 from models.errors import InvalidInput
+from models.placements import Placement
 from models.positions import PositionScheme, Scaling
 from models.positions.none import NoPosition
 
 CONFIGS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("[a-z]*.py"))
-SCALED = ("context_extension", "positions")
+SCALED = ("context_extension", "norm_placement", "positions")
 
 
 def load(name, tmp_path, **overrides):
@@ -46,6 +47,7 @@ def test_extension_adapts_under_every_rule_from_one_run(tmp_path):
         assert config.train.length == 512 and config.train.length * config.train.batch_size == 1024
         assert getattr(scaling, "original_length", 128) == 128 and config.train.steps == 200
     assert adapted["drope"].model.position == NoPosition() and adapted["drope"].train.length == 128
+    assert adapted["drope"].evaluation.scalings == ("drope",)
 
 
 def test_every_scheme_is_trained_alike_with_three_seeds(tmp_path):
@@ -60,6 +62,18 @@ def test_every_scheme_is_trained_alike_with_three_seeds(tmp_path):
         # Beyond a table, evaluation says so; but what is drawn in training covers it.
         if point.config.model.position.index.draws:
             point.config.filled_model(1).require_length("length", max(point.config.evaluation.lengths))
+
+
+def test_every_placement_is_trained_alike_at_every_setting(tmp_path):
+    points = load("norm_placement", tmp_path).points
+    assert {point.config.model.norm.placement.name for point in points} == set(Placement.registry)
+    settings = {(point.config.model.layers, point.config.optimizer.learning_rate) for point in points}
+    assert len(points) == len(set(Placement.registry)) * len(settings) * 2 and {point.seed for point in points} == {
+        0,
+        1,
+    }
+    assert all(point.config.train.watch_layers for point in points)
+    assert max(point.config.model.layers for point in load("norm_placement:large", tmp_path).points) == 64
 
 
 def test_a_mixture_runs_alone(tmp_path):

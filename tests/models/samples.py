@@ -23,9 +23,10 @@ from models.attention.visibility import (
     Visibility,
 )
 from models.cache import Cache, init_cache
-from models.config import ModelConfig
+from models.config import ModelConfig, NormConfig
 from models.mixers import LatentMixer, LinearMixer, Mixer, SoftmaxMixer
-from models.positions import ALiBi, PositionScheme, Rotary, Scaling, Tokens
+from models.placements import Parallel, Placement
+from models.positions import ALiBi, NoPosition, PositionScheme, Rotary, Scaling, Tokens
 from models.positions.index import Index
 from models.positions.temperature import Temperature
 from models.transformer import Transformer, init_parameters, to_logits, unroll_parameters
@@ -128,6 +129,16 @@ MIXERS: dict[str, Mixer] = {
     "latent query_rank": LatentMixer(query_rank=7),
     "linear relu": LinearMixer(feature_map="relu"),
 }
+
+# Every registered norm placement, such that its fields matter in two layers.
+PLACEMENTS: dict[str, Placement] = {
+    name: filled(cls, share=0.5, scale=0.7, initial=0.5) for name, cls in Placement.registry.items()
+} | {"parallel, two norms": Parallel(norms=2)}
+
+
+def placed(placement: Placement) -> ModelConfig:
+    """The tiny model with that placement, without positions, and with an input embedding of its own."""
+    return TINY.replace(position=NoPosition(), embeddings="separate", norm=NormConfig(placement=placement))
 
 
 def random(*shape: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:

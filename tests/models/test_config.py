@@ -8,7 +8,7 @@ from models.errors import InvalidInput
 from models.feed_forward import ACTIVATIONS
 from models.mixers import LatentMixer, LinearMixer, SoftmaxMixer
 from models.norms import NORMS
-from models.placements import PLACEMENTS
+from models.placements import Placement
 from models.positions import (
     T5,
     ALiBi,
@@ -128,7 +128,6 @@ def test_latent_attention_refuses_schemes_that_learn_vectors_of_heads(scheme):
         (FeedForwardConfig, {"name": "silu"}, "name = 'silu' … one of " + ", ".join(ACTIVATIONS)),
         (FeedForwardConfig, {"width": 0}, "width = 0 … at least 1"),
         (NormConfig, {"name": "batch"}, "name = 'batch' … one of " + ", ".join(NORMS)),
-        (NormConfig, {"placement": "sandwich"}, "placement = 'sandwich' … one of " + ", ".join(PLACEMENTS)),
         (NormConfig, {"epsilon": 0.0}, "epsilon = 0.0 … above 0"),
     ],
 )
@@ -147,7 +146,7 @@ def test_its_parts_refuse(part, fields, message):
         Temperature.registry,
         Visibility.registry,
         NORMS,
-        PLACEMENTS,
+        Placement.registry,
     ],
 )
 def test_an_unknown_name_is_answered_with_the_known_ones(registry):

@@ -1,4 +1,4 @@
-"""The small parts of a layer against their formulas: linear maps, norms, feed-forward, placements."""
+"""The small parts of a layer against their formulas: linear maps, norms, feed-forward."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,6 @@ import pytest
 from models.feed_forward import ACTIVATIONS, FeedForward, gated
 from models.linear import Linear, product, sum_of_outer
 from models.norms import NORMS, make_norm
-from models.placements import PLACEMENTS, Post, Pre
 from tests.models.samples import random
 
 
@@ -62,13 +61,18 @@ def test_norms_follow_their_formulas():
     root_mean_square = np.sqrt((np.asarray(x) ** 2).mean(-1, keepdims=True) + 0.25)
     got = make_norm("rms", 0.25)().apply({"params": {"scale": scale}}, x)
     np.testing.assert_allclose(got, x / root_mean_square * scale, rtol=1e-5, atol=1e-5)
+    got = make_norm("zero_centred_rms", 0.25)().apply({"params": {"scale": scale}}, x)
+    np.testing.assert_allclose(got, x / root_mean_square * (1 + scale), rtol=1e-5, atol=1e-5)
     centred = np.asarray(x) - np.asarray(x).mean(-1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 0.25)
     got = make_norm("layer", 0.25)().apply({"params": {"scale": scale, "bias": bias}}, x)
     np.testing.assert_allclose(got, centred / deviation * scale + bias, rtol=1e-5, atol=1e-5)
+    got = make_norm("layer_without_bias", 0.25)().apply({"params": {"scale": scale}}, x)
+    np.testing.assert_allclose(got, centred / deviation * scale, rtol=1e-5, atol=1e-5)
+    assert make_norm("none", 0.25)().apply({"params": {}}, x) is x
 
 
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", [name for name in NORMS if name != "none"])
 def test_norms_forget_the_scale_and_keep_the_dtype(name):
     module, x = make_norm(name, 1e-6)(), random(4, 64)
     parameters = module.init(jax.random.key(0), x)
@@ -79,30 +83,6 @@ def test_norms_forget_the_scale_and_keep_the_dtype(name):
     wide = module.apply(parameters, (300 * x).astype(jnp.bfloat16))
     assert wide.dtype == jnp.bfloat16
     np.testing.assert_allclose(wide.astype(jnp.float32), normed, atol=0.03)
-
-
-def test_placements_follow_their_formulas():
-    def norm(part):
-        return lambda x: {"input": 3.0, "output": 5.0}[part] * x
-
-    assert Pre.residual(2.0, lambda x: x + 1, norm) == 2.0 + (3 * 2.0 + 1) and Pre.final_norm
-    assert Post.residual(2.0, lambda x: x + 1, norm) == 5 * (2.0 + (2.0 + 1)) and not Post.final_norm
-
-
-@pytest.mark.parametrize("name", PLACEMENTS)
-def test_every_placement_keeps_the_stream_and_uses_the_sublayer(name):
-    """The residual stream passes by the sublayer, and what the sublayer adds arrives, once."""
-    placement, calls = PLACEMENTS[name], []
-
-    def sublayer(x):
-        calls.append(x)
-        return 7.0 * jnp.ones_like(x)
-
-    x = random(5)
-    got = placement.residual(x, sublayer, lambda part: lambda y: y)
-    assert len(calls) == 1
-    np.testing.assert_allclose(got, x + 7.0, rtol=1e-6)
-    assert isinstance(placement.final_norm, bool)
 
 
 @pytest.mark.parametrize("inputs, outputs", [(5, 3), (3, 5), (4, 4)])

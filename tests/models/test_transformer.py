@@ -11,7 +11,6 @@ from models.config import EMBEDDINGS, REMATERIALIZATION, FeedForwardConfig, Laye
 from models.errors import InvalidInput
 from models.feed_forward import ACTIVATIONS
 from models.norms import NORMS
-from models.placements import PLACEMENTS
 from models.positions import ALiBi, Learned, NoPosition, Rotary
 from models.transformer import (
     Transformer,
@@ -21,6 +20,7 @@ from models.transformer import (
     to_logits,
     unroll_parameters,
 )
+from tests.models.definition import numpy_logits
 from tests.models.samples import (
     LENGTH,
     SCHEMES,
@@ -48,35 +48,6 @@ def evaluate(config, rows=2):
     """Logits and gradients of one fixed text and weights."""
     weight = random(rows, LENGTH, VOCABULARY, seed=3)
     return logits_and_gradient(config, parameters_of(config), text(rows), whole(rows), weight)
-
-
-def numpy_logits(config, parameters, tokens_BxL):
-    """The definition of the plain decoder: no positions, RMSNorm before, GELU, tied; in float64, head by head."""
-    p = jax.tree.map(lambda x: np.asarray(x, np.float64), parameters)
-
-    def norm(x, scale):
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm.epsilon) * scale
-
-    def gelu(x):
-        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-    def attention(x, q, k, v, out):
-        total = np.zeros_like(x)
-        for head in range(config.heads):
-            group = head * config.kv_heads // config.heads
-            scores = (x @ q[:, head]) @ np.swapaxes(x @ k[:, group], 1, 2) / np.sqrt(config.head_size)
-            weights = np.exp(scores) * np.tri(x.shape[1])
-            total += weights / weights.sum(-1, keepdims=True) @ (x @ v[:, group]) @ out[head]
-        return total
-
-    x = p["embedding"][tokens_BxL] * np.sqrt(config.width)
-    for layer in range(config.layers):
-        block = jax.tree.map(lambda stacked: stacked[layer], p["units"]["layer_0"])  # noqa: B023
-        kernels = [block["attention"][name]["kernel"] for name in ("query", "key", "value", "output")]
-        x = x + attention(norm(x, block["attention_input_norm"]["scale"]), *kernels)
-        up, down = (block["feed_forward"][name]["kernel"] for name in ("up", "output"))
-        x = x + gelu(norm(x, block["feed_forward_input_norm"]["scale"]) @ up) @ down
-    return norm(x, p["final_norm"]["scale"]) @ p["embedding"].T
 
 
 def test_it_computes_its_definition():
@@ -202,21 +173,18 @@ def variants():
         yield f"feed_forward.name={name}", {"feed_forward": FeedForwardConfig(name)}
     for name in NORMS:
         yield f"norm.name={name}", {"norm": NormConfig(name)}
-    for name in PLACEMENTS:
-        yield f"norm.placement={name}", {"norm": NormConfig(placement=name)}
     for name in EMBEDDINGS:
         yield f"embeddings={name}", {"embeddings": name}
 
 
 VARIANTS = dict(variants())
-DEFAULTS = {"feed_forward.name=gelu", "norm.name=rms", "norm.placement=pre", "embeddings=tied"}
+DEFAULTS = {"feed_forward.name=gelu", "norm.name=rms", "embeddings=tied"}
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_every_variant_uses_all_its_parameters_causally(changes):
     config = TINY.replace(**changes)
     parameters = parameters_of(config)
-    assert ("final_norm" in parameters) == PLACEMENTS[config.norm.placement].final_norm
     logits, gradient = evaluate(config)
     for path, value in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(value).all() and np.abs(value).max() > 0, jax.tree_util.keystr(path)

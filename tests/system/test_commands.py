@@ -3,7 +3,9 @@
 import signal
 import time
 
+from experiments.runs import override_run, read_context, read_run
 from tests.system.tiny import command, end, logged_steps, losses, one_line, read_json, start, write_study
+from train.configuration import to_plain
 
 
 def mark(folder):
@@ -90,6 +92,45 @@ def test_evaluate_takes_a_step_and_a_layer_pattern(swept):
     assert first["position"]["name"] == "none" and second["span"] == {"name": "sliding", "window": 4}
     ended = command("sample", run, "--tokens", 3, f"--config.model.pattern={pattern}")
     assert ended.status == 0, ended.err
+
+
+def test_search_finds_factors_that_are_no_worse_than_those_of_known_rules(swept):
+    run = swept.run_folder("rope")
+    small = ("--factor", 2, "--passages", 2, "--population", 6, "--generations", 2)
+    ended = command("search", run, *small)
+    assert ended.status == 0, ended.err
+    found = read_json(run / "evaluation" / "searches" / "longrope-2.json")
+    assert set(found["starts"]) == {"linear", "ntk", "yarn"} and found["length"] == 32 and found["split"] == "train"
+    assert found["score"] == found["generations"][-1] <= min(start["score"] for start in found["starts"].values())
+    assert found["generations"] == sorted(found["generations"], reverse=True) and len(found["generations"]) == 3
+    factors = found["override"]["model.position.scaling.long_factor"]
+    assert len(factors) == 4 and factors == sorted(factors) and factors[0] >= 1 and factors[-1] <= 2.5
+    assert ended.out.splitlines()[-2] == f"results: {run / 'evaluation' / 'searches' / 'longrope-2.json'}"
+    # What it says to use is what it found, and the report does not take it for an evaluation.
+    _, _, options = ended.out.splitlines()[-1].partition(f"to use it: evaluate {run} ")
+    under = override_run(read_run(run), read_context(run, read_run(run)), overrides_of(options))
+    scaling = to_plain(under.model.position.scaling)
+    assert scaling == scaling | {name.rsplit(".", 1)[1]: value for name, value in found["override"].items()}
+    assert not list((run / "evaluation").glob("*search*.json"))
+
+
+def overrides_of(options):
+    return dict(option.removeprefix("--config.").split("=") for option in options.split())
+
+
+def test_a_search_that_cannot_be_is_one_line(swept, tmp_path):
+    rope = swept.run_folder("rope")
+    for arguments, words in (
+        ((swept.run_folder("alibi"),), "model.position = 'alibi': the search is for rotary positions"),
+        ((rope, "--factor", 1), "--factor = 1.0 is not allowed; it must be a finite number above 1"),
+        ((rope, "--factor", 1000), "no document of the training split holds 16001 tokens, the longest has "),
+        ((rope, "--population", 3), "--population = 3 is not allowed; it must be at least 4"),
+        ((rope, "--step", 5), "checkpoint of step 5 in "),
+        ((tmp_path,), "is not a run folder"),
+    ):
+        ended = command("search", *arguments)
+        assert ended.status == 2 and words in one_line(ended.err), arguments
+    assert command("search", rope, "--config.model.layers=3").status == 2
 
 
 def test_sample_writes_text_and_greedy_text_is_always_the_same(swept):

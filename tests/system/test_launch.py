@@ -17,6 +17,7 @@ VERBS = [
     "train",
     "sweep",
     "evaluate",
+    "search",
     "report",
     "sample",
     "pictures",
@@ -177,7 +178,7 @@ def test_set_up_happens_once_and_arguments_pass_unchanged(clone: Clone, tmp_path
 
 
 def test_each_verb_starts_its_module(clone: Clone):
-    modules = {verb: f"experiments.{verb}" for verb in VERBS[:7]} | {"bench": "experiments.benchmarks"}
+    modules = {verb: f"experiments.{verb}" for verb in VERBS[:8]} | {"bench": "experiments.benchmarks"}
     assert {verb: clone(verb).stdout.splitlines()[1] for verb in modules} == modules
     assert clone().stdout.splitlines()[:3] == ["-m", "experiments.run", "experiments/configs/quickstart.py"]
 

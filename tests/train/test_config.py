@@ -53,7 +53,7 @@ def test_what_changes_the_weights_changes_the_name(other):
 
 
 def test_how_a_run_is_watched_saved_evaluated_or_launched_does_not_change_its_name():
-    watched = TrainingConfig(log_every=1, evaluate_every=7, evaluation_batches=2)
+    watched = TrainingConfig(log_every=1, evaluate_every=7, evaluation_batches=2, watch_layers=True)
     assert run_id(changed(train=watched, checkpoint=CheckpointConfig(every=7, keep=1))) == run_id(RUN)
     study = StudyConfig(
         name="other", title="t", evaluation=EvaluationConfig(lengths=(8,)), launcher=LauncherConfig(workers=3)

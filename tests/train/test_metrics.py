@@ -33,6 +33,12 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     assert json.loads((tmp_path / METRICS_FILE).read_text()) == {"step": 1, "loss": None, "norm": None}
 
 
+def test_lists_are_written_number_by_number(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"layers": [1.5, math.inf, np.float32(2)]})
+    assert read_metrics(tmp_path / METRICS_FILE) == [{"step": 1, "layers": [1.5, None, 2.0]}]
+
+
 @pytest.mark.parametrize("tail", [b'{"step": 4, "lo', b'{"step"', b"\x00\x00\x00", b"\xff"])
 def test_a_torn_last_line_is_left_out_and_removed_on_resume(tmp_path, tail):
     write(tmp_path, [1, 2, 3])

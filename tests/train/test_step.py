@@ -154,6 +154,21 @@ def test_z_loss_changes_the_gradient_and_not_the_reported_loss(batches):
     assert differ(plain, with_z)
 
 
+def test_layers_are_watched_without_changing_a_step(batches, plain):
+    """In two parts, as in one: activations of the whole batch, and the gradient that is not of the embeddings."""
+    one, two = (dataclasses.replace(TRAINING, watch_layers=True, accumulation=parts) for parts in (1, 2))
+    gradient, (*_, mean_squares), _ = first_gradient(changed(train=one), batches()[0])
+    compiled = trainer(changed(train=two))
+    metrics = jax.device_get(compiled.step(compiled.initial(), batches()[0])[1])
+    rms, norms = metrics.pop("layer_rms"), metrics.pop("layer_gradient_norm")
+    assert rms.shape == norms.shape == (MODEL.layers,) and (rms > 0).all()
+    assert rms == pytest.approx(np.sqrt(mean_squares), rel=1e-5)
+    within = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient["units"]))
+    assert norms[0] == pytest.approx(np.sqrt(within), rel=1e-5)
+    for name, value in metrics.items():
+        assert float(value) == pytest.approx(plain[0][0][name], rel=1e-5), name
+
+
 NAMES = list(Optimizer.registry)
 
 

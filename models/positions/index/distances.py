@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from models.errors import invalid, require
+from models.errors import require
 from models.positions.index.index import Array, Index, Zone
+from models.positions.original_length import filled_length, require_original_length
 
 
 @dataclass(frozen=True)
@@ -113,19 +114,17 @@ class DualChunk(Zoned):
     local: int | None = None
 
     def __post_init__(self):
-        if self.original_length is not None:
-            require(self.original_length >= 2, "original_length", self.original_length, "at least 2 tokens")
+        require_original_length(self.original_length, least=2)
         if self.local is not None:
             limit = math.inf if self.original_length is None else self.original_length
             require(1 <= self.local < limit, "local", self.local, f"from 1 to below original_length ({limit})")
 
     def zones(self) -> tuple[Zone, ...]:
         """Raises InvalidInput while `original_length` is None."""
-        if self.original_length is None:
-            raise invalid("position.index.original_length", None, "a number of tokens, the length trained at")
-        limit = self.original_length - 1
-        local = self.local if self.local is not None else max(1, self.original_length // 4)
-        chunk = self.original_length - local
+        original = filled_length("position.index.original_length", self.original_length)
+        limit = original - 1
+        local = self.local if self.local is not None else max(1, original // 4)
+        chunk = original - local
 
         def within(position: Array) -> Array:
             return position % chunk

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.errors import require
-from models.positions.scaling.rule import Scaling, known_length, require_factor, require_original_length
+from models.positions.original_length import require_original_length
+from models.positions.scaling.rule import Scaling, known_length, require_factor
 from models.positions.scaling.yarn import blend, turns_ramp
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.errors import require
+from models.positions.original_length import require_original_length
 from models.positions.scaling.rule import Scaling, known_length, plain_frequencies, require_factor
 
 
@@ -26,7 +27,9 @@ class LongRoPE(Scaling):
     factor: how many times the context is extended, which only the temperature looks at:
       `√(1 + ln(factor)/ln(original length))` on cosines and sines, at every length.
     attention_factor: the temperature itself, in the place of the formula.
-    Source: Ding et al. (2024), "LongRoPE", section 3; the temperature and the two lists as released with Phi-3.
+    unscaled_tokens: n̂, how many first tokens of a document keep the plain frequencies θ_i, whoever looks at them.
+    Source: Ding et al. (2024), "LongRoPE", section 3; the temperature and the two lists as released with Phi-3, which
+    has no n̂. experiments/search.py finds lists and n̂ for a checkpoint.
     """
 
     depends_on_length: ClassVar[bool] = True
@@ -36,17 +39,18 @@ class LongRoPE(Scaling):
     short_factor: tuple[float, ...] = (1.0,)
     long_factor: tuple[float, ...] = (1.0,)
     attention_factor: float | None = None
+    unscaled_tokens: int = 0
 
     def __post_init__(self):
         require_factor(self.factor)
-        known = self.original_length is None or self.original_length >= 2
-        require(known, "original_length", self.original_length, "at least 2")
+        require_original_length(self.original_length, least=2)  # its logarithm is above 0
         for name in ("short_factor", "long_factor"):
             value = getattr(self, name)
             positive = len(value) > 0 and all(0 < one < math.inf for one in value)
             require(positive, name, value, "a list of finite numbers above 0")
         positive = self.attention_factor is None or 0 < self.attention_factor < math.inf
         require(positive, "attention_factor", self.attention_factor, "a finite number above 0")
+        require(self.unscaled_tokens >= 0, "unscaled_tokens", self.unscaled_tokens, "at least 0 tokens")
 
     def check(self, width: int) -> None:
         for name in ("short_factor", "long_factor"):
@@ -73,6 +77,13 @@ class LongRoPE(Scaling):
             jnp.asarray(self.at_length(at).frequencies(base, width), jnp.float32) for at in (original, original + 1)
         )
         return jnp.where((length > original)[..., None], long, short)
+
+    def differs_by_token(self) -> bool:
+        return self.unscaled_tokens > 0
+
+    def frequencies_of(self, base: float, width: int, position: jax.Array, frequencies: jax.Array) -> jax.Array:
+        plain = jnp.asarray(plain_frequencies(base, width), jnp.float32)
+        return jnp.where(position[..., None] < self.unscaled_tokens, plain, frequencies)
 
     def amplitude(self) -> float:
         if self.attention_factor is not None:

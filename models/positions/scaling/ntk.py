@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.errors import require
+from models.positions.original_length import require_original_length
 from models.positions.scaling.rule import (
     Scaling,
     known_length,
     plain_frequencies,
     require_factor,
-    require_original_length,
 )
 
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from models.errors import invalid, require
+from models.errors import require
+from models.positions.original_length import filled_length
 from models.registry import Registry
 
 
@@ -31,16 +32,9 @@ def require_factor(factor: float) -> None:
     require(math.isfinite(factor) and factor >= 1, "factor", factor, "a finite number of at least 1")
 
 
-def require_original_length(original_length: int | None) -> None:
-    """Raises InvalidInput unless `original_length` is a number of tokens or None."""
-    require(original_length is None or original_length >= 1, "original_length", original_length, "at least 1")
-
-
 def known_length(original_length: int | None) -> int:
-    """The original length in tokens. Raises InvalidInput while it is None."""
-    if original_length is None:
-        raise invalid("position.scaling.original_length", None, "a number of tokens, the length trained at")
-    return original_length
+    """The original length of a scaling, in tokens. Raises InvalidInput while it is None."""
+    return filled_length("position.scaling.original_length", original_length)
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,15 @@ class Scaling:
     def current_length(self, position: jax.Array) -> jax.Array:
         """The length in tokens that a query at `position` is rotated at, for a rule that `depends_on_length`."""
         raise NotImplementedError(f"{self.name} does not depend on the length")
+
+    def differs_by_token(self) -> bool:
+        """Whether `frequencies_of` looks at where tokens stand, for a rule that `depends_on_length`."""
+        return False
+
+    def frequencies_of(self, base: float, width: int, position: jax.Array, frequencies: jax.Array) -> jax.Array:
+        """What tokens at `position` are rotated by, float32 [*position.shape, width/2] or `frequencies` as they are,
+        those of the query's length [..., width/2]; for a rule that `depends_on_length`."""
+        return frequencies
 
     def amplitude(self) -> float:
         """The attention factor: what cosines and sines are multiplied by, so that logits are by its square."""

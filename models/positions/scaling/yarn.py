@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.errors import invalid, require, require_choice
+from models.positions.original_length import require_original_length
 from models.positions.scaling.rule import (
     Scaling,
     known_length,
     plain_frequencies,
     require_factor,
-    require_original_length,
     turns,
 )
 

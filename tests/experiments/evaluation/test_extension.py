@@ -6,8 +6,9 @@ from experiments.evaluation.checkpoint import series_of
 from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.extension import extended, takes_factor
 from models.config import ModelConfig
-from models.positions import DynamicNTK, Rotary, Scaling, YaRN
+from models.positions import DynamicNTK, NoPosition, Rotary, Scaling, YaRN
 from models.positions.scaling import LongRoPE
+from models.positions.temperature import DroPETemperature, LogN
 from train.config import fill_lengths
 
 RULES = [name for name in Scaling.registry if name != "none"]
@@ -44,3 +45,17 @@ def test_a_checkpoint_is_read_under_every_rule_at_the_factor_of_each_length():
         assert series.model_at(64).position.scaling.factor == 1.0
         factor = series.override["model.position.scaling.factor"]
         assert factor == ("length / training length" if takes_factor(name) else "each query's own length")
+
+
+def test_a_checkpoint_without_positions_is_read_under_the_temperature_of_each_length():
+    evaluation = EvaluationConfig(scalings=("yarn", "drope"))
+    dropped = ModelConfig(vocabulary_size=8, position=NoPosition())
+    plain, sharper = series_of(dropped, "dropped", 128, evaluation)
+    assert plain.model_at(512) == dropped and sharper.label == "dropped · temperature"
+    assert [sharper.model_at(length).temperature for length in (64, 512)] == [
+        DroPETemperature(factor=1.0),
+        DroPETemperature(factor=4.0),
+    ]
+    assert sharper.override["model.temperature.name"] == "drope"
+    assert len(series_of(dropped.replace(temperature=LogN(128)), "log n", 128, evaluation)) == 1
+    assert [one.label for one in series_of(ModelConfig(), "rope", 128, evaluation)] == ["rope", "rope · yarn"]

@@ -2,6 +2,11 @@
 
 import dataclasses
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -50,15 +55,19 @@ def directly(model, parameters, document, window):
     return -np.asarray(log_probabilities)[np.arange(len(targets)), targets][window.scored - window.start :]
 
 
-@pytest.mark.parametrize(("scheme", "stride"), [("rope", LENGTH), ("alibi", 3)])
-def test_scores_are_those_of_a_forward_pass_per_window(scheme, stride):
-    model = dataclasses.replace(MODEL, position=PositionScheme.registry[scheme]())
-    parameters = initial(model)
-    windows = [
+def all_windows(stride):
+    return [
         window
         for index, document in enumerate(DOCUMENTS)
         for window in sliding_windows(index, len(document) - 1, LENGTH, stride)
     ]
+
+
+@pytest.mark.parametrize(("scheme", "stride"), [("rope", LENGTH), ("alibi", 3)])
+def test_scores_are_those_of_a_forward_pass_per_window(scheme, stride):
+    model = dataclasses.replace(MODEL, position=PositionScheme.registry[scheme]())
+    parameters = initial(model)
+    windows = all_windows(stride)
     scores = score_windows(model, parameters, DOCUMENTS, windows, LENGTH, batch_tokens=3 * LENGTH)
     assert sum(map(len, scores)) == sum(len(document) - 1 for document in DOCUMENTS)
     for window, score in zip(windows, scores, strict=True):
@@ -74,3 +83,32 @@ def test_final_windows_are_scored_under_their_own_context():
         for window, score in zip(windows, scores, strict=True):
             expected = directly(MODEL, parameters, DOCUMENTS[0], window)
             np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-5)
+
+
+THREE_DEVICES = """
+import jax, json
+import numpy as np
+from experiments.evaluation import score
+from tests.experiments.evaluation.test_score import DOCUMENTS, LENGTH, MODEL, all_windows, initial
+
+inputs = []
+nats = score._nats
+score._nats = lambda *arguments: inputs.append(arguments[3]) or nats(*arguments)
+scores = score.score_windows(MODEL, initial(MODEL), DOCUMENTS, all_windows(LENGTH), LENGTH, batch_tokens=LENGTH)
+assert all(len(x.sharding.device_set) == 3 and x.addressable_shards[0].data.shape == (1, LENGTH) for x in inputs)
+print(json.dumps([each.tolist() for each in scores]))
+"""
+
+
+def test_windows_are_shared_out_to_all_devices():
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+    done = subprocess.run([sys.executable, "-c", THREE_DEVICES], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = score_windows(MODEL, initial(MODEL), DOCUMENTS, all_windows(LENGTH), LENGTH, batch_tokens=3 * LENGTH)
+    for score, alone in zip(json.loads(done.stdout), expected, strict=True):
+        np.testing.assert_allclose(score, alone, rtol=1e-5, atol=1e-5)

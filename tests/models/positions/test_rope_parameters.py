@@ -159,6 +159,8 @@ def test_what_cannot_be_written_is_refused():
         rotary_to_hugging_face(Rotary(scaling=yarn, **PROPORTIONAL), 32)
     with pytest.raises(InvalidInput, match=r"^position\.scaling\.original_length = None"):
         rotary_to_hugging_face(Rotary(scaling=YaRN(factor=2.0)), 32)
+    with pytest.raises(InvalidInput, match=r"^scaling\.unscaled_tokens = 4 is not allowed; it must be 0"):
+        rotary_to_hugging_face(Rotary(scaling=LongRoPE(original_length=64, unscaled_tokens=4)), 32)
 
 
 def test_unknown_types_and_missing_parameters_are_refused():

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import math
 
@@ -211,11 +212,14 @@ def naive_scores(scheme: Rotary, q, k, query_position, key_position) -> np.ndarr
     for b, h, m, n in np.ndindex(*scores.shape):
         here, there = query_position[b % len(query_position)][m], key_position[b % len(key_position)][n]
         frequency = own_frequencies(scheme, here, width, kept)
+        unscaled = np.where(np.arange(width // 2) < kept, plain_frequencies(scheme.base, width), 0)
+        few = getattr(scheme.scaling, "unscaled_tokens", 0)
+        at_query, at_key = (unscaled if at < few else frequency for at in (here, there))
         if bfloat16:
             here, there = (float(np.float32(at).astype(jnp.bfloat16)) for at in (here, there))
         turned_q, turned_k = (
-            q[b, h, m] * np.exp(1j * here * frequency),
-            k[b, h // per_group, n] * np.exp(1j * there * frequency),
+            q[b, h, m] * np.exp(1j * here * at_query),
+            k[b, h // per_group, n] * np.exp(1j * there * at_key),
         )
         scores[b, h, m, n] = scheme.scaling.amplitude() ** 2 * np.real(turned_q * np.conj(turned_k)).sum()
         scores[b, h, m, n] += rest_q[b, h, m] @ rest_k[b, h // per_group, n]
@@ -243,6 +247,17 @@ def test_longrope_changes_lists_at_the_query_that_is_one_too_many(monkeypatch):
     q, k = random(2, 4, 24, SIZE), random(2, 2, 30, SIZE, seed=1)
     scores = scores_of(scheme, q, k, tokens(at), tokens([list(range(30))]))
     np.testing.assert_allclose(scores, naive_scores(scheme, q, k, at, [list(range(30))]), atol=2e-4)
+
+
+@pytest.mark.parametrize("at", [[[60, 101]], [[7, 101]]], ids=["one length", "own lengths"])
+@pytest.mark.parametrize("share", [{}, {"share": 0.9, "share_rule": "proportional"}], ids=["whole", "proportional"])
+def test_first_tokens_keep_the_plain_frequencies_whoever_looks_at_them(at, share):
+    scheme = Rotary(scaling=dataclasses.replace(LISTS, unscaled_tokens=5), **share)
+    q, k, there = random(1, 2, 2, SIZE), random(1, 1, 6, SIZE, seed=1), [[0, 1, 4, 5, 59, 98]]
+    scores = scores_of(scheme, q, k, tokens(at), tokens(there))
+    np.testing.assert_allclose(scores, naive_scores(scheme, q, k, at, there), atol=2e-4)
+    scaled = np.abs(scores - scores_of(Rotary(scaling=LISTS, **share), q, k, tokens(at), tokens(there))).max((0, 1, 2))
+    assert (scaled[1:3] > 0.01).all() and (scaled[3:] < 2e-4).all()
 
 
 @pytest.mark.parametrize("at", [[[300, 1001]], [[5, 1001]]], ids=["one length", "own lengths"])

@@ -262,6 +262,7 @@ def test_an_original_length_that_nobody_filled_in_is_refused(rule):
         (LongRoPE, {"long_factor": (1.0, 0.0)}, "long_factor = "),
         (LongRoPE, {"original_length": 1}, "original_length = 1 .* at least 2"),
         (LongRoPE, {"attention_factor": 0.0}, "attention_factor = 0.0"),
+        (LongRoPE, {"unscaled_tokens": -1}, "unscaled_tokens = -1"),
     ],
 )
 def test_impossible_options_are_refused(cls, options, message):
