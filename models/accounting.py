@@ -42,19 +42,20 @@ def keys_seen(span: Visibility, length: int) -> float:
 def training_flops_per_token(config: ModelConfig, length: int) -> float:
     """Floating-point operations of forward and backward per token, matrix products alone.
 
-    6 per weight of every product (the output matrix included, the embedding lookup not), and 12 · heads · head size per
-    layer and key seen: (L + 1)/2 keys on average under full causal attention, fewer under a narrower span (Kaplan et
-    al. 2020, section 2.1; PaLM, appendix B, which counts all L). What a tile computes beside its visible pairs is not
-    counted. Of a mixture of experts, the router counts and the experts that a token passes through, as if none were
-    dropped; not the room that an expert is given and nobody takes.
+    6 per weight of every product (the output matrix included, the embedding lookup not), and what mixes tokens: under
+    softmax attention 12 · heads · head size per layer and key seen, (L + 1)/2 keys on average where all earlier ones
+    are, fewer under a narrower span (Kaplan et al. 2020, section 2.1; PaLM, appendix B, which counts all L). What a
+    tile computes beside its visible pairs is not counted. Of a mixture of experts, the router counts and the experts
+    that a token passes through, as if none were dropped; not the room that an expert is given and nobody takes.
     """
-    size = config.head_width
-    attention = config.width * size * 2 * (config.heads + config.key_heads)
-    weights: float = config.layers * attention + config.vocabulary * config.width
+    weights: float = config.vocabulary * config.width
     weights += sum(_feed_forward_weights(config, config.layer_experts(i), length) for i in range(config.layers))
-    spans = Counter(config.layer_span(i) for i in range(config.layers))
-    keys = sum(layers * keys_seen(span, length) for span, layers in spans.items())
-    return 6 * weights + 12 * config.heads * size * keys
+    weights += sum(config.layer_mixer(i).weights(config) for i in range(config.layers))
+    kinds = Counter((config.layer_mixer(i), config.layer_span(i)) for i in range(config.layers))
+    mixing = sum(
+        layers * mixer.mixing_flops(config, keys_seen(span, length)) for (mixer, span), layers in kinds.items()
+    )
+    return 6 * weights + 3 * mixing
 
 
 def _matrices(config: ModelConfig) -> int:

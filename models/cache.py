@@ -4,15 +4,20 @@ A layer keeps all tokens, or, where its span can tell which no later query will 
 of a window then stay the same however long the text is (Xiao et al. 2023, section 3.2, for windows with first tokens).
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.config import DTYPES, ModelConfig
 from models.errors import invalid
 from models.positions import Tokens
+
+if TYPE_CHECKING:
+    from models.config import ModelConfig
 
 Array = jax.Array
 
@@ -30,7 +35,7 @@ class LayerCache:
 
     def join(
         self, k_BxGxLxK: Array, v_BxGxLxK: Array, new: Tokens, slots: Tokens, start: Array
-    ) -> tuple["LayerCache", Array, Array, Tokens]:
+    ) -> tuple[LayerCache, Array, Array, Tokens]:
         """The cache with L more tokens in the slots from `start` on; and the keys, values and tokens they may see."""
 
         def write(slots: Array, values: Array, axis: int) -> Array:
@@ -65,7 +70,7 @@ class RollingCache:
 
     def join(
         self, k_BxGxLxK: Array, v_BxGxLxK: Array, new: Tokens, slots: Tokens, start: Array
-    ) -> tuple["RollingCache", Array, Array, Tokens]:
+    ) -> tuple[RollingCache, Array, Array, Tokens]:
         """The cache with those of L more tokens that are still remembered after them, each in its slot; and the keys,
         values and tokens that the L may see: one sees the slots, several see what was in these before, and each other.
         """
@@ -130,11 +135,12 @@ AnyCache = LayerCache | RollingCache
 
 @flax.struct.dataclass
 class Cache:
-    """layers: per place of the layer pattern (scan: with a leading axis of repeats) or per layer (unroll).
+    """layers: what the mixer of each place of the layer pattern (scan: with a leading axis of repeats) or of each layer
+      (unroll) keeps.
     tokens: position and document of each slot, [B, S]; empty slots have document -1. filled: int32, slots in use.
     """
 
-    layers: tuple[AnyCache, ...]
+    layers: tuple[Any, ...]
     tokens: Tokens
     filled: Array
 
@@ -147,29 +153,47 @@ def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
     """An empty cache for `capacity` tokens a row, which a layer keeps all of, or only those its span may still see."""
     config.require_length("capacity", capacity)
     repeats, rest = divmod(config.layers, len(config.pattern))
-    draws = config.drawn_index() is not None
 
-    def nobody(*shape: int) -> Tokens:
-        position = jnp.zeros(shape, jnp.int32)
-        return Tokens(position, jnp.full_like(position, -1), drawn=position if draws else None)
-
-    def layer(index: int, *leading: int) -> AnyCache:
-        scheme, memory = config.layer_position(index), config.layer_span(index).remembers()
-        # Sums over newer keys need the slots in the order of positions.
-        rolls = memory is not None and sum(memory) < capacity and not scheme.accumulates()
-        slots = sum(memory) if rolls and memory is not None else capacity
-        empty = jnp.zeros((*leading, batch, config.key_heads, slots, config.head_width), DTYPES[config.dtype])
-        shapes = scheme.feature_shapes(config.heads)
-        features = {name: jnp.zeros((*leading, batch, slots, *shape), jnp.float32) for name, shape in shapes.items()}
-        if rolls and memory is not None:
-            return RollingCache(empty, empty, features, nobody(*leading, batch, slots), memory[1])
-        return LayerCache(empty, empty, features)
+    def layer(index: int, *leading: int) -> Any:
+        return config.layer_mixer(index).empty(config, index, leading, batch, capacity)
 
     if config.layer_loop == "unroll":
         layers = [layer(i) for i in range(config.layers)]
     else:
         layers = [layer(i, repeats) for i in range(len(config.pattern))] + [layer(i) for i in range(rest)]
-    return Cache(tuple(layers), nobody(batch, capacity), jnp.zeros((), jnp.int32))
+    return Cache(tuple(layers), _nobody(config, batch, capacity), jnp.zeros((), jnp.int32))
+
+
+def empty_layer(
+    config: ModelConfig,
+    index: int,
+    leading: tuple[int, ...],
+    batch: int,
+    capacity: int,
+    groups: int,
+    key_size: int,
+    value_size: int,
+) -> AnyCache:
+    """An empty cache of layer `index`, for keys and values of these sizes in `groups` heads."""
+    scheme, memory = config.layer_position(index), config.layer_span(index).remembers()
+    # Sums over newer keys need the slots in the order of positions.
+    rolls = memory is not None and sum(memory) < capacity and not scheme.accumulates()
+    slots = sum(memory) if rolls and memory is not None else capacity
+    key, value = (
+        jnp.zeros((*leading, batch, groups, slots, size), config.compute_dtype) for size in (key_size, value_size)
+    )
+    shapes = scheme.feature_shapes(config.heads)
+    features = {name: jnp.zeros((*leading, batch, slots, *shape), jnp.float32) for name, shape in shapes.items()}
+    if rolls and memory is not None:
+        return RollingCache(key, value, features, _nobody(config, *leading, batch, slots), memory[1])
+    return LayerCache(key, value, features)
+
+
+def _nobody(config: ModelConfig, *shape: int) -> Tokens:
+    """The tokens of empty slots."""
+    position = jnp.zeros(shape, jnp.int32)
+    drawn = position if config.drawn_index() is not None else None
+    return Tokens(position, jnp.full_like(position, -1), drawn=drawn)
 
 
 def occupy(cache: Cache, tokens: Tokens) -> Cache:

@@ -10,6 +10,7 @@ from models import attention, feed_forward, norms
 from models.attention import Full, Visibility
 from models.errors import invalid, require, require_choice
 from models.experts.experts import Experts, Mixture, NoExperts
+from models.mixers import Mixer, SoftmaxMixer
 from models.placements import Placement, Pre
 from models.positions import PositionScheme
 from models.positions.index import Index
@@ -51,11 +52,12 @@ class NormConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One place of the layer pattern; None takes the model's own position, span, temperature or experts."""
+    """One place of the layer pattern; None takes the model's own position, span, temperature, mixer or experts."""
 
     position: PositionScheme | None = None
     span: Visibility | None = None
     temperature: Temperature | None = None
+    mixer: Mixer | None = None
     experts: Experts | None = None
 
 
@@ -66,8 +68,8 @@ class ModelConfig:
     vocabulary_size: rows of the embedding; None is filled with the tokenizer's size.
     layers, width, heads: the shape. kv_heads: None is `heads` (MHA), fewer is GQA, 1 is MQA. head_size: None is
       width / heads.
-    position, span, temperature: positional scheme, visible keys and factor on the scores of every layer that the
-      pattern does not say otherwise of.
+    position, span, temperature, mixer: positional scheme, visible keys, factor on the scores and what mixes tokens, of
+      every layer that the pattern does not say otherwise of.
     experts: what stands in the place of one feed-forward layer where the pattern does not say otherwise; "none" is that
       layer.
     pattern: the repeating unit of layers; layer i is pattern[i mod len(pattern)].
@@ -90,6 +92,7 @@ class ModelConfig:
     position: PositionScheme = field(default_factory=Rotary)
     span: Visibility = field(default_factory=Full)
     temperature: Temperature = field(default_factory=NoTemperature)
+    mixer: Mixer = field(default_factory=SoftmaxMixer)
     experts: Experts = field(default_factory=NoExperts)
     pattern: tuple[LayerConfig, ...] = (LayerConfig(),)
     embeddings: str = "tied"
@@ -125,10 +128,10 @@ class ModelConfig:
         require_choice("layer_loop", self.layer_loop, LAYER_LOOPS)
         require_choice("rematerialize", self.rematerialize, REMATERIALIZATION)
         require_choice("attention", self.attention, attention.CHOICES)
-        for i in range(len(self.pattern)):
-            _require_causal(self.layer_experts(i))
+        for index in range(len(self.pattern)):
+            self.layer_mixer(index).check(self, index)
+            _require_causal(self.layer_experts(index))
         for scheme in self.schemes():
-            scheme.check(self.head_width)
             scheme.check_index()
         if len({scheme.index for scheme in self.schemes() if scheme.index.draws}) > 1:
             raise invalid("pattern", "schemes that draw positions differently", "one way of drawing for all layers")
@@ -162,6 +165,10 @@ class ModelConfig:
         """The hidden size of one expert."""
         return self.feed_forward_width if mixture.width is None else mixture.width
 
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return jnp.dtype(DTYPES[self.dtype])
+
     def layer_position(self, index: int) -> PositionScheme:
         """The scheme of layer `index`."""
         return self.pattern[index % len(self.pattern)].position or self.position
@@ -173,6 +180,10 @@ class ModelConfig:
     def layer_temperature(self, index: int) -> Temperature:
         """The temperature of layer `index`."""
         return self.pattern[index % len(self.pattern)].temperature or self.temperature
+
+    def layer_mixer(self, index: int) -> Mixer:
+        """What mixes the tokens of layer `index`."""
+        return self.pattern[index % len(self.pattern)].mixer or self.mixer
 
     def layer_experts(self, index: int) -> Experts:
         """The experts of layer `index`."""

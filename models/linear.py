@@ -21,7 +21,7 @@ class Linear(nn.Module):
     """
 
     features: Sequence[int]
-    axes: tuple[str, ...]
+    axes: tuple[str | None, ...]
     dtype: jnp.dtype
     gain: float = 1.0
     inputs: int = 1  # how many last axes of x are summed over

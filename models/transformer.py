@@ -8,92 +8,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attention import AttentionRule, Visibility, attend, attention_entropy
-from models.cache import AnyCache, Cache, occupy
+from models.cache import Cache, occupy
 from models.config import DTYPES, ModelConfig
 from models.errors import invalid
 from models.experts import ExpertLayer, Mixture
 from models.experts.layer import COLLECTION
 from models.feed_forward import FeedForward
-from models.linear import Linear
 from models.norms import make_norm
 from models.parameters import parameter, scheme_parameters
 from models.placements import Layer
-from models.positions import PositionScheme, Tokens
-from models.positions.temperature import Temperature
+from models.positions import Tokens
 
 Array = jax.Array
 
 
-class Attention(nn.Module):
-    """Self-attention of one layer: [B, L, D] -> [B, L, D], through a cache where one is given."""
-
-    config: ModelConfig
-    scheme: PositionScheme
-    span: Visibility
-    temperature: Temperature
-
-    @nn.compact
-    def __call__(
-        self, x_BxLxD: Array, tokens: Tokens, cache: AnyCache | None, slots: Tokens | None, start: Array | None
-    ) -> tuple[Array, AnyCache | None]:
-        config, scheme, dtype = self.config, self.scheme, DTYPES[self.config.dtype]
-        size, gains = config.head_width, config.norm.placement.gains(config.layers)
-
-        def project(name: str, heads: int, axis: str, gain: float = 1.0) -> Array:
-            return Linear((heads, size), ("embed", axis, "head_size"), dtype, gain=gain, name=name)(x_BxLxD)
-
-        position = scheme.place(tokens)
-        q_BxLxHxK = scheme.rotate(project("query", config.heads, "heads"), position)
-        k_BxLxGxK = scheme.rotate(project("key", config.key_heads, "kv_heads"), position)
-        v_BxLxGxK = project("value", config.key_heads, "kv_heads", gains.inner)
-        q_BxLxHxK *= jnp.asarray(1 / math.sqrt(size), dtype)
-        specs = self.temperature.parameters(config.heads)
-        scale_BxLxH = self.temperature.scale(scheme_parameters(self, "temperature", specs), tokens.position)
-        if scale_BxLxH is not None:
-            q_BxLxHxK *= scale_BxLxH[..., None].astype(dtype)
-
-        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxLxGxK, v_BxLxGxK))
-        tokens = dataclasses.replace(tokens, features=self._features(x_BxLxD, tokens, cache, start))
-        keys = tokens
-        if cache is not None and slots is not None and start is not None:
-            cache, k, v, keys = cache.join(k, v, tokens, slots, start)
-        parameters = scheme_parameters(self, "position", scheme.layer_parameters(config.heads, size))
-        rule = AttentionRule(scheme, self.span)
-        output = attend(config.attention, rule, parameters, q, k, v, tokens, keys)
-        # Asked for by who makes this collection mutable; never traced otherwise.
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "entropy", attention_entropy(rule, parameters, q, k, tokens, keys))
-        output_BxLxHxK = jnp.swapaxes(output, 1, 2)
-        merge = Linear(
-            (config.width,),
-            ("heads", "head_size", "embed"),
-            dtype,
-            gain=gains.output,
-            inputs=2,
-            name="output",
-        )
-        return merge(output_BxLxHxK), cache
-
-    def _features(
-        self, x_BxLxD: Array, tokens: Tokens, cache: AnyCache | None, start: Array | None
-    ) -> dict[str, Array]:
-        """The scheme's per-token features, going on from the last slot in use of a cache."""
-        config, scheme = self.config, self.scheme
-        shapes = scheme.feature_shapes(config.heads)
-        if not shapes:
-            return {}
-        specs = scheme.feature_parameters(config.width, config.heads)
-        parameters = scheme_parameters(self, "position", specs)
-        if cache is None or start is None:
-            before = {name: jnp.zeros((x_BxLxD.shape[0], *shape), jnp.float32) for name, shape in shapes.items()}
-        else:
-            before = cache.last_features(start)
-        return scheme.features(parameters, x_BxLxD, tokens, before)
-
-
 class Block(nn.Module):
-    """One layer: attention and feed-forward, put together by the configured norm placement."""
+    """One layer: its mixer and feed-forward, put together by the configured norm placement."""
 
     config: ModelConfig
     index: int  # place in the layer pattern
@@ -109,8 +39,7 @@ class Block(nn.Module):
 
         def attention(x):
             nonlocal cache
-            scheme, span = config.layer_position(self.index), config.layer_span(self.index)
-            module = Attention(config, scheme, span, config.layer_temperature(self.index), name="attention")
+            module = config.layer_mixer(self.index).module(config, self.index)
             output, cache = module(x, tokens, cache, slots, start)
             return drop(output)
 
@@ -221,7 +150,7 @@ class Transformer(nn.Module):
         layers = None if cache is None else cache.layers
         shared = (where, slots, start)
         unit = _rematerialized(config.rematerialize, scanned=False)
-        kept: list[AnyCache] = []
+        kept: list[Any] = []
 
         def part(first: int, count: int):
             return None if layers is None else layers[first : first + count]

@@ -11,7 +11,7 @@ from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.statistics import log_buckets
 from experiments.evaluation.suite import ModelAt, Text
 from models.config import ModelConfig
-from models.errors import InvalidInput
+from models.errors import InvalidInput, require
 from models.positions.scheme import contiguous_tokens
 from models.transformer import Transformer, unroll_parameters
 
@@ -25,7 +25,8 @@ def entropy_by_position(
     each of `lengths` tokens, as plain JSON values.
 
     Windows are the first of the documents that hold one, as many as fit `config.batch_tokens`, at least one; a length
-    that no document holds, or at which the model is undefined, has a reason in the place of layers. Attention that
+    that no document holds, or at which the model is undefined, has a reason in the place of layers, and so has every
+    length where a layer's mixer has no weights of keys. Attention that
     weighs n keys alike has the entropy ln(n).
     """
     return {"curves": [_curve(model_at, parameters, text, length, config) for length in sorted(set(lengths))]}
@@ -40,6 +41,9 @@ def _curve(model_at: ModelAt, parameters: Any, text: Text, length: int, config: 
     try:
         model = model_at(length)
         model.require_length("length", length)
+        for index in range(len(model.pattern)):
+            mixer = model.layer_mixer(index)
+            require(mixer.weighs_keys, "mixer.name", mixer.name, "one that weighs keys, whose entropy there is")
     except InvalidInput as error:
         return curve | {"reason": str(error)}
     entropy_LxN = np.asarray(layer_entropy(model, parameters, jnp.asarray(np.stack(windows), jnp.int32)))

@@ -1,5 +1,7 @@
 """Attention: one rule (scheme and span), several implementations of the same function, and the choice among them."""
 
+from collections.abc import Callable
+
 import jax
 
 from models.attention.blockwise import Tiles, blockwise_attention
@@ -13,7 +15,7 @@ from models.positions.scheme import Tokens
 
 Array = jax.Array
 
-IMPLEMENTATIONS = {
+IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
     "reference": reference_attention,
     "blockwise": blockwise_attention,
     "fused": fused_attention,
@@ -33,19 +35,21 @@ def attend(
     v_BxGxSxK: Array,
     query: Tokens,
     key: Tokens,
+    sink_H: Array | None = None,
 ) -> Array:
-    """Attention [B, H, L, K] of rotated, scaled queries over rotated keys, by the named implementation.
+    """Attention [B, H, L, V] of rotated, scaled queries over rotated keys, by the named implementation.
 
-    `auto`: fused where scheme and device allow, else all at once where the logits are few, else blockwise.
+    `auto`: fused where rule, sink and device allow, else all at once where the logits are few, else blockwise.
     """
     require_choice("attention", implementation, CHOICES)
     if implementation == "auto":
-        implementation = _pick(rule, q_BxHxLxK, k_BxGxSxK, query, key)
-    return IMPLEMENTATIONS[implementation](rule, parameters, q_BxHxLxK, k_BxGxSxK, v_BxGxSxK, query, key)
+        implementation = _pick(rule, q_BxHxLxK, k_BxGxSxK, query, key, sink_H)
+    vectors = (q_BxHxLxK, k_BxGxSxK, v_BxGxSxK)
+    return IMPLEMENTATIONS[implementation](rule, parameters, *vectors, query, key, sink_H=sink_H)
 
 
-def _pick(rule, q_BxHxLxK, k_BxGxSxK, query, key) -> str:
-    if why_not_fused(rule, q_BxHxLxK, k_BxGxSxK, query, key) is None:
+def _pick(rule, q_BxHxLxK, k_BxGxSxK, query, key, sink_H) -> str:
+    if why_not_fused(rule, q_BxHxLxK, k_BxGxSxK, query, key, sink_H) is None:
         return "fused"
     return "reference" if q_BxHxLxK.shape[2] * k_BxGxSxK.shape[2] <= FEW_LOGITS else "blockwise"
 

@@ -45,6 +45,7 @@ def blockwise_attention(
     query: Tokens,
     key: Tokens,
     tiles: Tiles = Tiles(),
+    sink_H: Array | None = None,
 ) -> Array:
     """The same function as `reference_attention`, at memory linear in L and S, forward and backward.
 
@@ -55,7 +56,7 @@ def blockwise_attention(
     q, query = _pad(q_BxHxLxK, query, -length % tiles.query)
     k, key_padded = _pad(k_BxGxSxK, key, -keys % tiles.key)
     v, _ = _pad(v_BxGxSxK, key, -keys % tiles.key)
-    return _attend(rule, tiles, parameters, q, k, v, query, key_padded)[:, :, :length]
+    return _attend(rule, tiles, parameters, sink_H, q, k, v, query, key_padded)[:, :, :length]
 
 
 def _pad(x_BxHxLxK: Array, tokens: Tokens, count: int) -> tuple[Array, Tokens]:
@@ -73,13 +74,13 @@ def _pad(x_BxHxLxK: Array, tokens: Tokens, count: int) -> tuple[Array, Tokens]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(rule, tiles, parameters, q, k, v, query, key):
-    return _forward(rule, tiles, parameters, q, k, v, query, key)[0]
+def _attend(rule, tiles, parameters, sink, q, k, v, query, key):
+    return _forward(rule, tiles, parameters, sink, q, k, v, query, key)[0]
 
 
-def _forward(rule, tiles, parameters, q, k, v, query, key):
+def _forward(rule, tiles, parameters, sink, q, k, v, query, key):
     schedule, count = _schedule(rule, tiles, query, key)
-    batch, heads, length, size = q.shape
+    batch, heads, length, _ = q.shape
 
     def one_query_tile(i):
         q_tile, query_tile = _slice(q, i, tiles.query), _slice_tokens(query, i, tiles.query)
@@ -100,7 +101,11 @@ def _forward(rule, tiles, parameters, q, k, v, query, key):
             return new_maximum, total, summed_BxHxQxK * shrink[..., None] + more, carry
 
         rows = (batch, heads, tiles.query)
-        empty = (jnp.full(rows, MASKED), jnp.zeros(rows), jnp.zeros((*rows, size)), rule.first_carry(rows))
+        if sink is None:
+            first = jnp.full(rows, MASKED), jnp.zeros(rows)
+        else:  # as after a first key of that logit, whose value is zero
+            first = jnp.broadcast_to(sink[:, None], rows), jnp.ones(rows)
+        empty = (*first, jnp.zeros((*rows, v.shape[-1])), rule.first_carry(rows))
         maximum, total, summed, _ = lax.fori_loop(0, count[i], one_key_tile, empty)
         # A row that never saw a key kept the maximum it started with; what it summed is worthless.
         sees_any = maximum > MASKED
@@ -113,13 +118,13 @@ def _forward(rule, tiles, parameters, q, k, v, query, key):
     return _join(output), _join(log_total)
 
 
-def _forward_keeping(rule, tiles, parameters, q, k, v, query, key):
-    output, log_total = _forward(rule, tiles, parameters, q, k, v, query, key)
-    return output, (parameters, q, k, v, query, key, output, log_total)
+def _forward_keeping(rule, tiles, parameters, sink, q, k, v, query, key):
+    output, log_total = _forward(rule, tiles, parameters, sink, q, k, v, query, key)
+    return output, (parameters, sink, q, k, v, query, key, output, log_total)
 
 
 def _backward(rule, tiles, kept, d_output):
-    parameters, q, k, v, query, key, output, log_total = kept
+    parameters, sink, q, k, v, query, key, output, log_total = kept
     schedule, count = _schedule(rule, tiles, query, key)
     groups = k.shape[1]
     # Σ_j p_ij ∂p_ij, the same for all keys of a row (Dao et al. 2022, equation 4).
@@ -191,8 +196,13 @@ def _backward(rule, tiles, kept, d_output):
     (d_parameters, d_k, d_vT, d_key_features), (d_q, d_query_features) = lax.scan(
         one_query_tile, start, jnp.arange(q.shape[2] // tiles.query)
     )
+    d_sink = None
+    if sink is not None:
+        # The weight of a key without a value: p (0 - correction).
+        d_sink = -jnp.sum(jnp.exp(sink[:, None] - log_total) * correction_BxHxL, axis=(0, 2))
     return (
         _cast(d_parameters, parameters),
+        d_sink,
         _join(d_q),
         d_k.astype(k.dtype),
         jnp.swapaxes(d_vT, 2, 3).astype(v.dtype),

@@ -23,7 +23,8 @@ def attention_entropy(
     """`-Σ_n p_n ln p_n` of each query's weights p over the visible keys, in nats, float32 [B, H, L].
 
     ln(n) where n visible keys get the same weight, 0 where one gets it all and where none is visible. Queries and keys
-    are those of `reference_attention`. `tile` queries at a time, so memory is linear in L and S.
+    are those of `reference_attention`; weights are those among the keys, whatever a sink takes beside them. `tile`
+    queries at a time, so memory is linear in L and S.
     """
     length = q_BxHxLxK.shape[2]
 

@@ -11,7 +11,14 @@ from models.positions.scheme import Tokens
 Array = jax.Array
 
 
-def why_not_fused(rule: AttentionRule, q_BxHxLxK: Array, k_BxGxSxK: Array, query: Tokens, key: Tokens) -> str | None:
+def why_not_fused(
+    rule: AttentionRule,
+    q_BxHxLxK: Array,
+    k_BxGxSxK: Array,
+    query: Tokens,
+    key: Tokens,
+    sink_H: Array | None = None,
+) -> str | None:
     """The first reason why the fused kernel cannot compute this attention, or None if it can."""
     size = q_BxHxLxK.shape[-1]
     if jax.default_backend() != "gpu":
@@ -22,6 +29,12 @@ def why_not_fused(rule: AttentionRule, q_BxHxLxK: Array, k_BxGxSxK: Array, query
         return f"needs a head size of at most 256 and a multiple of 8, not {size}"
     if not rule.scheme.plain_logits():
         return f"position.name = {rule.scheme.name!r} changes logits"
+    if rule.soft_cap:
+        return f"mixer.soft_cap = {rule.soft_cap} changes logits"
+    if sink_H is not None:
+        return "mixer.sink = 'learned' is not known to the kernel"
+    if rule.rotary_size is not None:
+        return "mixer.name = 'latent' has keys and values of different sizes"
     if not isinstance(rule.span, (Full, Sliding)):
         return f"span.name = {rule.span.name!r} is not known to the kernel"
     if not (query.contiguous and key.contiguous and q_BxHxLxK.shape[2] == k_BxGxSxK.shape[2]):
@@ -37,9 +50,10 @@ def fused_attention(
     v_BxGxSxK: Array,
     query: Tokens,
     key: Tokens,
+    sink_H: Array | None = None,
 ) -> Array:
     """The same function as `reference_attention`, by one kernel. Raises InvalidInput where that is not possible."""
-    reason = why_not_fused(rule, q_BxHxLxK, k_BxGxSxK, query, key)
+    reason = why_not_fused(rule, q_BxHxLxK, k_BxGxSxK, query, key, sink_H)
     if reason:
         raise InvalidInput(f"attention = 'fused' {reason}")
     # The kernel's window counts keys to the left of the query, and looks ahead unless it is told to be causal.

@@ -8,8 +8,8 @@ import numpy as np
 
 from models.attention import Full
 from models.config import ModelConfig
+from models.mixers import SoftmaxMixer
 from models.positions.temperature import NoTemperature
-from models.transformer import Attention
 from tests.models.samples import compiled, random, tokens_at
 
 WIDTH, HEADS, GROUPS, SIZE, LENGTH = 18, 6, 3, 8, 40  # heads are no power of two
@@ -26,28 +26,33 @@ def weights(**more) -> dict:
     return {name: {"kernel": kernel / np.sqrt(WIDTH)} for name, kernel in kernels.items()} | more
 
 
-@functools.partial(compiled, static_argnums=(0, 1, 2))
-def run(scheme, span, temperature, parameters, x_BxLxD, drawn=None):
+@functools.partial(compiled, static_argnums=(0, 1, 2, 3))
+def run(mixer, scheme, span, temperature, parameters, x_BxLxD, drawn=None):
     tokens = dataclasses.replace(tokens_at(np.arange(LENGTH)[None]), drawn=drawn)
-    module = Attention(CONFIG, scheme, span, temperature)
+    config = CONFIG.replace(mixer=mixer, position=scheme, span=span, temperature=temperature)
+    module = mixer.module(config, 0)
     output_BxLxD, _ = module.apply({"params": parameters}, x_BxLxD, tokens, None, None, None)
     return output_BxLxD[0]
 
 
-def by_module(scheme, span=None, temperature=None, drawn=None, **more) -> np.ndarray:
-    """The layer's output [LENGTH, WIDTH] on random inputs."""
-    x = random(1, LENGTH, WIDTH, seed=4)
-    return np.asarray(run(scheme, span or Full(), temperature or NoTemperature(), weights(**more), x, drawn))
+def by_module(scheme, span=None, temperature=None, drawn=None, mixer=None, parameters=None, **more) -> np.ndarray:
+    """The layer's output [LENGTH, WIDTH] on random inputs; `parameters` in the place of `weights(**more)`."""
+    x, parameters = random(1, LENGTH, WIDTH, seed=4), parameters or weights(**more)
+    rest = (scheme, span or Full(), temperature or NoTemperature(), parameters, x, drawn)
+    return np.asarray(run(mixer or SoftmaxMixer(), *rest))
 
 
 def dot_products(q_HxLxK: np.ndarray, k_HxLxK: np.ndarray) -> np.ndarray:
     return np.einsum("hmk,hnk->hmn", q_HxLxK, k_HxLxK)
 
 
-def by_definition(scores=dot_products, bias=0.0, seen=CAUSAL, factor=1.0, divisor=np.sqrt(SIZE)) -> np.ndarray:
+def by_definition(
+    scores=dot_products, bias=0.0, seen=CAUSAL, factor=1.0, divisor=np.sqrt(SIZE), sink=-np.inf
+) -> np.ndarray:
     """softmax(factor · scores(q, k) / divisor + bias) · v and its projection, float64 [LENGTH, WIDTH].
 
-    bias, factor: of shapes that broadcast to [HEADS, LENGTH, LENGTH]. seen: bool [LENGTH, LENGTH].
+    bias, factor: of shapes that broadcast to [HEADS, LENGTH, LENGTH]. seen: bool [LENGTH, LENGTH]. sink: one more logit
+    below, of shape () or [HEADS, 1, 1].
     """
     kernel = {name: np.asarray(one["kernel"], np.float64) for name, one in weights().items()}
     x = np.asarray(random(1, LENGTH, WIDTH, seed=4)[0], np.float64)
@@ -55,7 +60,7 @@ def by_definition(scores=dot_products, bias=0.0, seen=CAUSAL, factor=1.0, diviso
     k, v = (np.repeat(one, HEADS // GROUPS, axis=0) for one in (k, v))
     logits = np.where(seen, factor * scores(q, k) / divisor + bias, -np.inf)
     share = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    share /= share.sum(axis=-1, keepdims=True)
+    share /= share.sum(axis=-1, keepdims=True) + np.exp(sink - logits.max(axis=-1, keepdims=True))
     return np.einsum("hmn,hnk,hkd->md", share, v, kernel["output"])
 
 

@@ -11,12 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from models.attention import Full
 from models.cache import init_cache, occupy
 from models.config import ModelConfig
 from models.positions import FIRE, PositionScheme, Rotary
-from models.positions.temperature import NoTemperature
-from models.transformer import Attention
 from tests.models.samples import LENGTH, SCHEMES, TINY, compiled, parameters_of, random, tokens_at
 
 SHIFT = 500
@@ -31,7 +28,7 @@ RELATIVE["fire"] = FIRE(threshold=10**6)
 @functools.partial(compiled, static_argnums=0)
 def outputs(config: ModelConfig, parameters, x_BxLxD, position_BxL) -> tuple[jax.Array, jax.Array]:
     """Of one layer: the output at every token, and that of the last one decoded after a cache of the others."""
-    module = Attention(config, config.position, Full(), NoTemperature())
+    module = config.mixer.module(config, 0)
     run = functools.partial(module.apply, {"params": parameters})
     whole, _ = run(x_BxLxD, tokens_at(position_BxL), None, None, None)
     before, last = tokens_at(position_BxL[:, :-1]), tokens_at(position_BxL[:, -1:])

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.presets import PRESETS
 from models.attention.visibility import Visibility
+from models.mixers import Mixer
 from models.positions import PositionScheme, Scaling
 from models.positions.hugging_face import ROPE_TYPES
 from models.positions.index import Index
@@ -19,6 +20,7 @@ FAMILIES = {
     "index": Index.registry,
     "temperature": Temperature.registry,
     "span": Visibility.registry,
+    "mixer": Mixer.registry,
     "rope_type": ROPE_TYPES,
     "preset": PRESETS,
 }

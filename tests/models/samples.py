@@ -25,6 +25,7 @@ from models.attention.visibility import (
 from models.cache import Cache, init_cache
 from models.config import ModelConfig, NormConfig
 from models.experts import Experts
+from models.mixers import LatentMixer, LinearMixer, Mixer, SoftmaxMixer
 from models.placements import Parallel, Placement
 from models.positions import ALiBi, NoPosition, PositionScheme, Rotary, Scaling, Tokens
 from models.positions.index import Index
@@ -117,6 +118,17 @@ SPANS: dict[str, Visibility] = {
     "prefix": Prefix(6),
     "and": And((Dilated(window=4, dilation=2), Chunked(7))),
     "or": Or((Sliding(2), GlobalTokens(1), Chunked(3))),
+}
+
+# Every registered mixer, and what changes one's arithmetic; sizes unlike each other, chunks within those texts.
+MIXERS: dict[str, Mixer] = {
+    name: filled(cls, rank=5, rotary_size=4, value_size=3, chunk=5) for name, cls in Mixer.registry.items()
+} | {
+    "softmax query_key_norm": SoftmaxMixer(query_key_norm="rms"),
+    "softmax sink": SoftmaxMixer(sink="learned"),
+    "softmax soft_cap": SoftmaxMixer(soft_cap=0.5),
+    "latent query_rank": LatentMixer(query_rank=7),
+    "linear relu": LinearMixer(feature_map="relu"),
 }
 
 # Every registered norm placement, such that its fields matter in two layers.

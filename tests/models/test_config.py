@@ -7,6 +7,7 @@ from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfi
 from models.errors import InvalidInput
 from models.experts import Dropless, ExpertChoice, Experts, NoExperts, Soft, TokenChoice
 from models.feed_forward import ACTIVATIONS
+from models.mixers import LatentMixer, LinearMixer, SoftmaxMixer
 from models.norms import NORMS
 from models.placements import Placement
 from models.positions import (
@@ -21,8 +22,11 @@ from models.positions import (
     Scaling,
     Sinusoidal,
 )
+from models.positions.cope import CoPE
+from models.positions.deberta import DeBERTa
 from models.positions.index import Clipped, Index, Interpolated, LeakyClipped, Randomized, Shifted
-from models.positions.temperature import Temperature
+from models.positions.shaw import Shaw
+from models.positions.temperature import LogN, Temperature
 
 SEVEN = tuple(LayerConfig() for _ in range(7))
 
@@ -63,9 +67,65 @@ def test_a_model_refuses(fields, message):
     assert str(refused.value) == message.replace("…", "is not allowed; it must be")
 
 
+LINEAR = LayerConfig(mixer=LinearMixer())
+FIT_LINEAR = (
+    "one of base_n, rope, learned, none, sinusoidal under mixer.name = 'linear', with frequencies and distances that "
+    "no query changes"
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"position": ALiBi(), "mixer": LinearMixer()},
+            f"position.name = 'alibi' … {FIT_LINEAR}",
+        ),
+        (
+            {"position": Rotary(scaling=DynamicNTK(original_length=4)), "pattern": (LayerConfig(), LINEAR)},
+            f"position.name = 'rope' … {FIT_LINEAR}",
+        ),
+        (
+            {"span": Sliding(4), "pattern": (LayerConfig(), LINEAR)},
+            "span.name = 'sliding' … full under mixer.name = 'linear', which forgets no key",
+        ),
+        (
+            {"temperature": LogN(), "mixer": LinearMixer()},
+            "temperature.name = 'log_n' … none under mixer.name = 'linear', whose weights a factor does not change",
+        ),
+        ({"mixer": LatentMixer(rotary_size=3)}, "head_size = 3 … even for rotary positions"),
+    ],
+)
+def test_a_mixer_refuses_what_it_cannot_honour(fields, message):
+    with pytest.raises(InvalidInput) as refused:
+        ModelConfig(**fields)
+    assert str(refused.value) == message.replace("…", "is not allowed; it must be")
+
+
+@pytest.mark.parametrize("scheme", [CoPE(), DeBERTa(), Shaw()])
+def test_latent_attention_refuses_schemes_that_learn_vectors_of_heads(scheme):
+    message = (
+        f"^position.name = '{scheme.name}' is not allowed; it must be one of alibi, .* under mixer.name = 'latent'$"
+    )
+    with pytest.raises(InvalidInput, match=message) as refused:
+        ModelConfig(position=scheme, mixer=LatentMixer())
+    assert not {"cope", "deberta", "shaw"} & set(str(refused.value).replace(",", " ").split())
+
+
 @pytest.mark.parametrize(
     ("part", "fields", "message"),
     [
+        (
+            SoftmaxMixer,
+            {"query_key_norm": "l2"},
+            "query_key_norm = 'l2' … one of " + ", ".join(dict.fromkeys(("none", *NORMS))),
+        ),
+        (SoftmaxMixer, {"sink": "first"}, "sink = 'first' … one of none, learned"),
+        (SoftmaxMixer, {"soft_cap": -1.0}, "soft_cap = -1.0 … a finite number of at least 0 (0 is off)"),
+        (LatentMixer, {"rank": 0}, "rank = 0 … at least 1"),
+        (LatentMixer, {"query_rank": -1}, "query_rank = -1 … at least 0 (0 is none)"),
+        (LinearMixer, {"feature_map": "exp"}, "feature_map = 'exp' … one of elu_plus_1, relu"),
+        (LinearMixer, {"chunk": 0}, "chunk = 0 … at least 1"),
         (FeedForwardConfig, {"name": "mish"}, "name = 'mish' … one of " + ", ".join(ACTIVATIONS)),
         (FeedForwardConfig, {"width": 0}, "width = 0 … at least 1"),
         (NormConfig, {"name": "batch"}, "name = 'batch' … one of " + ", ".join(NORMS)),

@@ -21,6 +21,7 @@ from models.attention import Full, Sliding
 from models.attention.visibility import Sinks
 from models.config import LayerConfig, ModelConfig
 from models.errors import InvalidInput
+from models.mixers import LinearMixer
 from models.positions import ALiBi, Learned, NoPosition, Rotary, Sinusoidal
 from models.positions.index import Clipped, Identity, Reindexed
 from models.positions.scheme import contiguous_tokens
@@ -202,6 +203,12 @@ def test_entropy_by_position_of_a_model():
         assert [(bucket["from"], bucket["to"]) for bucket in buckets] == [(0, 16), (16, 22), (22, 32)]
         means = [entropy[layer, bucket["from"] : bucket["to"]].mean() for bucket in buckets]
         assert [bucket["nats"] for bucket in buckets] == pytest.approx(means, rel=1e-5, abs=1e-6)
+
+
+def test_there_is_no_entropy_without_weights():
+    model = MODEL.replace(position=NoPosition(), pattern=(LayerConfig(mixer=LinearMixer()),))
+    (curve,) = entropy_by_position(lambda length: model, {}, TEXT, (32,), CONFIG)["curves"]
+    assert curve["layers"] == [] and curve["reason"].startswith("mixer.name = 'linear' is not allowed; it must be one")
 
 
 def test_it_joins_what_was_measured_and_is_measured_once(tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import transformer
 from models.attention import AttentionRule, Full, Sliding, attention_entropy
 from models.config import ModelConfig
+from models.mixers import attention
 from models.positions import ALiBi, NoPosition
 from models.positions.scheme import contiguous_tokens
 from models.transformer import Transformer, init_parameters
@@ -57,7 +57,7 @@ def test_a_model_computes_none_unless_asked(monkeypatch):
     def refuse(*_):
         raise AssertionError("entropy was asked for")
 
-    monkeypatch.setattr(transformer, "attention_entropy", refuse)
+    monkeypatch.setattr(attention, "attention_entropy", refuse)
     for loop in ("unroll", "scan"):
         other = dataclasses.replace(model, layer_loop=loop)
         parameters = jax.eval_shape(lambda other=other: init_parameters(other, 0))

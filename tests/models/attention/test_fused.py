@@ -46,6 +46,10 @@ def test_each_reason_is_named(monkeypatch):
     assert reason(AttentionRule(Rotary(), And((Full(),)))) == "span.name = 'and' is not known to the kernel"
     assert reason(tokens=whole(2, LENGTH)) == "needs one whole document per row"
     assert reason(keys=whole(2, LENGTH)) == "needs one whole document per row"
+    assert reason(AttentionRule(Rotary(), Full(), soft_cap=3.0)) == "mixer.soft_cap = 3.0 changes logits"
+    assert "'latent' has keys and values of different sizes" in reason(AttentionRule(Rotary(), Full(), rotary_size=8))
+    tokens, (q, k, _) = contiguous_tokens(LENGTH), vectors()
+    assert why_not_fused(PLAIN, q, k, tokens, tokens, random(4)) == "mixer.sink = 'learned' is not known to the kernel"
 
 
 def test_the_kernel_knows_two_spans(monkeypatch):
@@ -57,7 +61,7 @@ def test_the_kernel_knows_two_spans(monkeypatch):
 def test_auto_picks_by_device_and_size(monkeypatch):
     called = []
     for name in attention.IMPLEMENTATIONS:
-        monkeypatch.setitem(attention.IMPLEMENTATIONS, name, lambda *_, name=name: called.append(name))
+        monkeypatch.setitem(attention.IMPLEMENTATIONS, name, lambda *_, name=name, **__: called.append(name))
     few, many = contiguous_tokens(LENGTH), contiguous_tokens(1024)
     for tokens in (few, many):
         shapes = [jax.ShapeDtypeStruct((2, h, tokens.position.shape[1], 16), jnp.bfloat16) for h in (4, 2, 2)]
