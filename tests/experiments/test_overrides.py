@@ -1,11 +1,14 @@
 """Overrides by dotted paths: what is set, what an alternative's name brings, and what is refused in which words."""
 
+import dataclasses
+
 import ml_collections
 import pytest
 
 from experiments.config import StudyConfig
 from experiments.overrides import apply_overrides, changed
 from models.attention.visibility import And, Chunked, GlobalTokens, Or, Sinks, Sliding
+from models.config import LayerConfig
 from models.errors import InvalidInput
 from models.positions import PositionScheme
 from models.positions.rotary import Rotary
@@ -172,12 +175,13 @@ def test_changed_names_what_differs_and_of_another_alternative_only_what_is_not_
         model__pattern="({}, {'position': {'name': 'none'}})",
     )
     assert isinstance(before.tokenizer, ByteBPE) and isinstance(after.tokenizer, Byte)
+    unsaid = dict.fromkeys(field.name for field in dataclasses.fields(LayerConfig))
     assert changed(before, after) == {
         "model.position.scaling.name": "yarn",
         "model.position.scaling.factor": 4.0,
         "model.pattern": [
-            {"position": None, "span": None, "temperature": None},
-            {"position": {"name": "none", "index": {"name": "identity"}}, "span": None, "temperature": None},
+            unsaid,
+            unsaid | {"position": {"name": "none", "index": {"name": "identity"}}},
         ],
         "tokenizer.name": "byte",
         "evaluation.lengths": [8, 16],

@@ -177,7 +177,7 @@ def test_the_decoders_kernels_decay_and_are_matrices_of_their_inputs_and_outputs
 def test_experts_kernels_decay_and_are_a_matrix_for_each_expert():
     experts = Dropless(count=3, width=5, shared=1)
     model = ModelConfig(
-        vocabulary_size=11, layers=2, width=12, experts=experts, feed_forward=FeedForwardConfig(bias=True)
+        vocabulary_size=11, layers=2, width=12, heads=2, experts=experts, feed_forward=FeedForwardConfig(bias=True)
     )
     parameters = nn.meta.unbox(jax.eval_shape(lambda: init_parameters(model, 0)))["units"]["layer_0"]["feed_forward"]
     decays = names(decay_mask({"units": parameters}))
