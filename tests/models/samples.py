@@ -220,3 +220,14 @@ def extend(config: ModelConfig, parameters: dict, cache: Cache, tokens_BxL, wher
 
 def empty_cache(config: ModelConfig, rows: int, capacity: int = LENGTH) -> Cache:
     return init_cache(config, rows, capacity)
+
+
+def logits_in_halves(config: ModelConfig) -> np.ndarray:
+    """Logits of `text(2)`, of which a cache takes one half after the other."""
+    cache, parts = empty_cache(config, 2), []
+    for start in (0, LENGTH // 2):
+        stop = start + LENGTH // 2
+        where = tokens_at(np.tile(np.arange(start, stop), (2, 1)))
+        logits, cache = extend(config, parameters_of(config), cache, text(2)[:, start:stop], where)
+        parts.append(logits)
+    return np.concatenate(parts, axis=1)

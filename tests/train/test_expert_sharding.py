@@ -1,10 +1,6 @@
 """Experts split over the devices of the mesh axis `expert`, in a process with two devices of its own."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+from tests.devices import run_on_devices
 
 TWO_DEVICES = """
     import functools
@@ -48,12 +44,4 @@ TWO_DEVICES = """
 
 def test_split_over_two_devices_they_equal_one():
     """Outputs, gradients and what is said of the routing, with choices dropped and without."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    code = textwrap.dedent(TWO_DEVICES)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_devices(2, TWO_DEVICES)

@@ -1,11 +1,5 @@
 """Meshes, logical axes and batches; what needs several devices runs once in a process of its own."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from models.errors import InvalidInput
+from tests.devices import run_on_devices
 from train.configuration import from_config_dict, to_config_dict
 from train.sharding import (
     MESH_AXES,
@@ -192,12 +187,4 @@ EIGHT_DEVICES = """
 
 
 def test_on_eight_devices_state_and_step_are_split_and_agree_with_one_device():
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    code = textwrap.dedent(EIGHT_DEVICES)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_devices(8, EIGHT_DEVICES)

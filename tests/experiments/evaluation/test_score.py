@@ -3,10 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -20,6 +16,7 @@ from models.config import ModelConfig
 from models.positions import PositionScheme
 from models.positions.scheme import contiguous_tokens
 from models.transformer import Transformer, init_parameters, to_logits
+from tests.devices import run_on_devices
 
 LENGTH = 8
 MODEL = ModelConfig(vocabulary_size=11, layers=1, width=16, heads=2)
@@ -101,14 +98,7 @@ print(json.dumps([each.tolist() for each in scores]))
 
 
 def test_windows_are_shared_out_to_all_devices():
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
-        "PYTHONPATH": str(Path(__file__).parents[3]),
-    }
-    done = subprocess.run([sys.executable, "-c", THREE_DEVICES], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = run_on_devices(3, THREE_DEVICES)
     expected = score_windows(MODEL, initial(MODEL), DOCUMENTS, all_windows(LENGTH), LENGTH, batch_tokens=3 * LENGTH)
-    for score, alone in zip(json.loads(done.stdout), expected, strict=True):
+    for score, alone in zip(json.loads(printed), expected, strict=True):
         np.testing.assert_allclose(score, alone, rtol=1e-5, atol=1e-5)
