@@ -36,10 +36,11 @@ class RMSNorm(nn.Module):
     """x / √(mean x² + ε) · scale over the last axis (Zhang & Sennrich 2019)."""
 
     epsilon: float
+    axis: str | None = "embed"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
+        scale = parameter(self, "scale", nn.initializers.ones, (self.axis,), x.shape[-1:])
         return rms_norm(x, scale, self.epsilon)
 
 
@@ -48,23 +49,25 @@ class LayerNorm(nn.Module):
     """(x - mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016)."""
 
     epsilon: float
+    axis: str | None = "embed"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
-        bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), x.shape[-1:])
+        scale = parameter(self, "scale", nn.initializers.ones, (self.axis,), x.shape[-1:])
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.axis,), x.shape[-1:])
         return layer_norm(x, scale, bias, self.epsilon)
 
 
 @NORMS.register("layer_without_bias")
 class LayerNormWithoutBias(nn.Module):
-    """(x - mean) / √(variance + ε) · scale over the last axis (Xu et al. 2019, arXiv:1911.07013, LayerNorm-simple)."""
+    """(x - mean) / √(variance + ε) · scale over the last axis (PaLM, Chowdhery et al. 2022, section 2: no biases)."""
 
     epsilon: float
+    axis: str | None = "embed"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), x.shape[-1:])
+        scale = parameter(self, "scale", nn.initializers.ones, (self.axis,), x.shape[-1:])
         return layer_norm(x, scale, jnp.zeros_like(scale), self.epsilon)
 
 
@@ -77,10 +80,11 @@ class ZeroCentredRMSNorm(nn.Module):
     """
 
     epsilon: float
+    axis: str | None = "embed"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = parameter(self, "scale", nn.initializers.zeros, ("embed",), x.shape[-1:])
+        scale = parameter(self, "scale", nn.initializers.zeros, (self.axis,), x.shape[-1:])
         return rms_norm(x, 1 + scale, self.epsilon)
 
 
@@ -89,11 +93,12 @@ class NoNorm(nn.Module):
     """x: what a placement puts around its norms stays, such as factors on what a sublayer adds."""
 
     epsilon: float
+    axis: str | None = "embed"
 
     def __call__(self, x: Array) -> Array:
         return x
 
 
-def make_norm(name: str, epsilon: float):
-    """A constructor `(name=…) -> module` of the norm of that name."""
-    return functools.partial(NORMS[name], epsilon)
+def make_norm(name: str, epsilon: float, axis: str | None = "embed"):
+    """A constructor `(name=…) -> module` of a norm, over an axis of the logical name `axis` (None: never split)."""
+    return functools.partial(NORMS[name], epsilon, axis)

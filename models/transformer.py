@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from models.cache import Cache, occupy
-from models.config import DTYPES, ModelConfig
+from models.config import ModelConfig
 from models.errors import invalid
 from models.experts import ExpertLayer, Mixture
 from models.experts.layer import COLLECTION
-from models.feed_forward import FeedForward
+from models.feed_forward import FeedForward, FeedForwardKind
 from models.norms import make_norm
 from models.parameters import parameter, scheme_parameters
 from models.placements import Layer
@@ -44,14 +44,19 @@ class Block(nn.Module):
             return drop(output)
 
         def feed_forward(x):
-            kind, experts = config.feed_forward, config.layer_experts(self.index)
-            computed, inner = (DTYPES[config.dtype], gains.output, kind.bias), gains.inner
+            kind = FeedForwardKind(
+                activation=config.feed_forward.name,
+                bias=config.feed_forward.bias,
+                dtype=config.compute_dtype,
+                input_gain=gains.inner,
+                output_gain=gains.output,
+            )
+            experts = config.layer_experts(self.index)
             if not isinstance(experts, Mixture):
-                dense = FeedForward(kind.name, config.feed_forward_width, *computed, inner, name="feed_forward")
-                return drop(dense(x))
+                return drop(FeedForward(kind, config.feed_forward_width, name="feed_forward")(x))
             width, training = config.expert_width(experts), not self.deterministic
-            module = ExpertLayer(experts, kind.name, width, *computed, training, inner, name="feed_forward")
-            return drop(module(x, tokens.document >= 0))
+            layer = ExpertLayer(experts, kind, width, training, name="feed_forward")
+            return drop(layer(x, tokens.document >= 0))
 
         sublayers = {"attention": attention, "feed_forward": feed_forward}
         learned = scheme_parameters(self, "residual", placement.parameters(config.width, tuple(sublayers)))
@@ -141,7 +146,7 @@ class Transformer(nn.Module):
             added = scheme.embed(parameters, scheme.place(where), config.width)
             if added is not None:
                 x_BxLxD = x_BxLxD + added
-        return x_BxLxD.astype(DTYPES[config.dtype])
+        return x_BxLxD.astype(config.compute_dtype)
 
     def _stack(self, x_BxLxD, cache, where, slots, start, deterministic):
         config = self.config

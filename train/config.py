@@ -72,6 +72,10 @@ class RunConfig:
         require(0 <= self.seed < 2**32, "seed", self.seed, "at least 0 and below 4294967296")
         self.schedule.build(self.optimizer.learning_rate, self.train.steps)  # refuses what does not fit
         self.filled_model(vocabulary_size=1).require_length("train.length", self.train.length, training=True)
+        for index in range(len(self.model.pattern)):
+            span = self.model.layer_span(index)
+            why = f"{span.name!r} shows tokens what they are to predict, and a run scores them all"
+            require(span.is_causal(), "model.span", span.name, f"a span that sees nothing later: {why}")
 
     def filled_model(self, vocabulary_size: int) -> ModelConfig:
         """The model with what the run knows in place of None: the vocabulary, a table's and a scaling's length.

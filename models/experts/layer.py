@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from models.experts.experts import Groups, Mixture
 from models.experts.ragged import ragged_product
-from models.feed_forward import ACTIVATIONS, FeedForward
+from models.feed_forward import ACTIVATIONS, FeedForward, FeedForwardKind
 from models.parameters import parameter
 
 Array = jax.Array
@@ -48,28 +48,24 @@ class ExpertLinear(nn.Module):
 class ExpertFeedForward(nn.Module):
     """As FeedForward, of each expert: [E, N, D] -> [E, N, D], or [M, D] -> [M, D] for rows sorted by expert."""
 
-    count: int
-    name_of_activation: str
+    kind: FeedForwardKind
     width: int
-    dtype: jnp.dtype
-    output_gain: float
-    bias: bool
-    input_gain: float = 1.0
+    count: int
 
     @nn.compact
     def __call__(self, x: Array, groups: Groups | None) -> Array:
-        activation, gates = ACTIVATIONS[self.name_of_activation]
+        kind, (activation, gates) = self.kind, ACTIVATIONS[self.kind.activation]
 
         def linear(name: str, features: int, axes: tuple[str, str], gain: float) -> ExpertLinear:
-            return ExpertLinear(self.count, features, axes, self.dtype, gain, self.bias, name=name)
+            return ExpertLinear(self.count, features, axes, kind.dtype, gain, kind.bias, name=name)
 
         up_axes = ("embed", "feed_forward")
-        hidden = linear("up", self.width, up_axes, self.input_gain)(x, groups)
+        hidden = linear("up", self.width, up_axes, kind.input_gain)(x, groups)
         if gates:
-            hidden *= activation(linear("gate", self.width, up_axes, self.input_gain)(x, groups))
+            hidden *= activation(linear("gate", self.width, up_axes, kind.input_gain)(x, groups))
         else:
             hidden = activation(hidden)
-        return linear("output", x.shape[-1], ("feed_forward", "embed"), self.output_gain)(hidden, groups)
+        return linear("output", x.shape[-1], ("feed_forward", "embed"), kind.output_gain)(hidden, groups)
 
 
 class ExpertLayer(nn.Module):
@@ -79,30 +75,25 @@ class ExpertLayer(nn.Module):
     """
 
     mixture: Mixture
-    name_of_activation: str
+    kind: FeedForwardKind
     width: int
-    dtype: jnp.dtype
-    output_gain: float
-    bias: bool
     training: bool
-    input_gain: float = 1.0
 
     @nn.compact
     def __call__(self, x_BxLxD: Array, real_BxL: Array) -> Array:
-        mixture, model_width = self.mixture, x_BxLxD.shape[-1]
+        mixture, kind, model_width = self.mixture, self.kind, x_BxLxD.shape[-1]
         router_DxE = Router(mixture.router_outputs(), name="router")(model_width)
         # Float32 whatever the dtype: rounded logits would send tokens to other experts.
         logits_BxLxE = jnp.einsum(
             "bld,de->ble", x_BxLxD.astype(jnp.float32), router_DxE, precision=jax.lax.Precision.HIGHEST
         )
-        name, how = self.name_of_activation, (self.dtype, self.output_gain, self.bias, self.input_gain)
-        experts = ExpertFeedForward(mixture.count, name, self.width, *how, name="experts")
+        experts = ExpertFeedForward(kind, self.width, mixture.count, name="experts")
         real_BxL = jnp.broadcast_to(real_BxL, x_BxLxD.shape[:2])
-        output_BxLxD, facts = mixture.mix(logits_BxLxE, x_BxLxD.astype(self.dtype), real_BxL, experts, self.training)
+        output_BxLxD, facts = mixture.mix(logits_BxLxE, x_BxLxD.astype(kind.dtype), real_BxL, experts, self.training)
         for fact, value in facts.items():
             self.sow(COLLECTION, fact, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
         if mixture.shared:
-            output_BxLxD += FeedForward(name, mixture.shared * self.width, *how, name="shared")(x_BxLxD)
+            output_BxLxD += FeedForward(kind, mixture.shared * self.width, name="shared")(x_BxLxD)
         return output_BxLxD
 
 

@@ -44,7 +44,8 @@ def balance_loss(load_E: Array, probability_BxLxE: Array, real_BxL: Array) -> Ar
     """E · Σ_e load_e · P_e, P the mean probability of each expert, float32 []: 1 where both are uniform.
 
     The load has no gradient; the loss lowers the probability of experts that are chosen too often. Source: Fedus et al.
-    (2022), "Switch Transformers", equations 4 to 6; for several choices, Lepikhin et al. (2021), "GShard".
+    (2022), "Switch Transformers", equations 4 to 6; over all choices, as here, Dai et al. (2024), "DeepSeekMoE",
+    equations 12 to 14 (algorithm 1 of GShard, Lepikhin et al. 2021, counts first choices alone).
     """
     mean_E = mean_of_real(probability_BxLxE, real_BxL)
     return load_E.shape[0] * jnp.sum(jax.lax.stop_gradient(load_E) * mean_E)

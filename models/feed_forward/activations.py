@@ -11,7 +11,7 @@ Array = jax.Array
 
 
 def squared_relu(x: Array) -> Array:
-    """max(x, 0)² (So et al. 2021, "Primer", section 4)."""
+    """max(x, 0)² (So et al. 2021, "Primer", arXiv:2109.08668)."""
     return jnp.square(nn.relu(x))
 
 

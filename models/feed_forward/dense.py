@@ -1,5 +1,7 @@
 """The dense feed-forward layer: plain (ReLU, GELU, …) or gated (SwiGLU, GEGLU, …; Shazeer 2020)."""
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,38 +21,41 @@ def hidden_units(name: str, width: int) -> int:
     return -(-8 * width // 24) * 8 if gated(name) else 4 * width
 
 
+@dataclass(frozen=True)
+class FeedForwardKind:
+    """What the dense layers and the experts of a model have in common.
+
+    activation: a name of models.feed_forward.ACTIVATIONS. bias: on all linear maps. dtype: of computation.
+    input_gain, output_gain: of the kernels into and out of the hidden units at initialization.
+    """
+
+    activation: str
+    bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+    input_gain: float = 1.0
+    output_gain: float = 1.0
+
+
 class FeedForward(nn.Module):
     """[B, L, D] -> [B, L, D]: out(act(up(x))), or out(act(gate(x)) · up(x)) for an activation that gates.
 
-    name_of_activation: of models.feed_forward.ACTIVATIONS. width: hidden size. bias: on all of its linear maps.
+    width: hidden size.
     """
 
-    name_of_activation: str
+    kind: FeedForwardKind
     width: int
-    dtype: jnp.dtype
-    output_gain: float
-    bias: bool = False
-    input_gain: float = 1.0
 
     @nn.compact
     def __call__(self, x_BxLxD: Array) -> Array:
-        activation, gates = ACTIVATIONS[self.name_of_activation]
+        kind, (activation, gates) = self.kind, ACTIVATIONS[self.kind.activation]
+
+        def linear(name: str, features: int, axes: tuple[str, str], gain: float) -> Linear:
+            return Linear((features,), axes, kind.dtype, gain=gain, bias=kind.bias, name=name)
+
         up_axes = ("embed", "feed_forward")
-
-        def into(name: str) -> Linear:
-            return Linear((self.width,), up_axes, self.dtype, gain=self.input_gain, bias=self.bias, name=name)
-
-        hidden = into("up")(x_BxLxD)
+        hidden = linear("up", self.width, up_axes, kind.input_gain)(x_BxLxD)
         if gates:
-            hidden *= activation(into("gate")(x_BxLxD))
+            hidden *= activation(linear("gate", self.width, up_axes, kind.input_gain)(x_BxLxD))
         else:
             hidden = activation(hidden)
-        output = Linear(
-            (x_BxLxD.shape[-1],),
-            ("feed_forward", "embed"),
-            self.dtype,
-            gain=self.output_gain,
-            bias=self.bias,
-            name="output",
-        )
-        return output(hidden)
+        return linear("output", x_BxLxD.shape[-1], ("feed_forward", "embed"), kind.output_gain)(hidden)

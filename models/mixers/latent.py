@@ -132,7 +132,7 @@ class LatentAttention(AttentionModule):
 
         def latent(name: str, size: int) -> Array:
             projected = Linear((size,), ("embed", None), dtype, name=name)(x_BxLxD)
-            return make_norm("rms", config.norm.epsilon)(name=f"{name}_norm")(projected)
+            return make_norm("rms", config.norm.epsilon, None)(name=f"{name}_norm")(projected)
 
         c_BxLxC = latent("latent", rank)
         r_BxLx1xR = self.project("rotary_key", x_BxLxD, 1, rotated, None)

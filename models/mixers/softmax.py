@@ -86,7 +86,7 @@ class SoftmaxAttention(AttentionModule):
         def normed(name: str, x: Array) -> Array:
             if mixer.query_key_norm == "none":
                 return x
-            return make_norm(mixer.query_key_norm, config.norm.epsilon)(name=f"{name}_norm")(x)
+            return make_norm(mixer.query_key_norm, config.norm.epsilon, "head_size")(name=f"{name}_norm")(x)
 
         position = scheme.place(tokens)
         q_BxLxHxK = normed("query", self.project("query", x_BxLxD, config.heads, size, "heads"))

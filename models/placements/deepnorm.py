@@ -22,8 +22,8 @@ class DeepNorm(Placement):
 
     decoder_layers: M, which an encoder with a decoder needs; None is as many as its own.
 
-    Source: DeepNet (Wang et al. 2022, arXiv:2203.00555, figure 2). Its kernels begin as Xavier's, β of them; here β
-    multiplies 1/√inputs, which is the same for square ones.
+    Source: DeepNet (Wang et al. 2022, arXiv:2203.00555, figure 2). Its kernels begin as Xavier's normal ones, β of
+    them; here β multiplies 1/√inputs, for square ones the same but for the normal's cut at two standard deviations.
     """
 
     final_norm = False

@@ -11,8 +11,8 @@ class Peri(Placement):
     """x + norm(f(norm(x))), and a norm after the last layer: the sandwich norm.
 
     What a sublayer adds has a learned size, however large its kernels become. Source: CogView (Ding et al. 2021,
-    arXiv:2105.13290, section 2.4); Gemma 2 and 3; Peri-LN (Kim et al. 2025, arXiv:2502.02732), whose norm on the
-    embeddings is not here.
+    arXiv:2105.13290, section 2.4); Gemma 2 and 3; Peri-LN (Kim et al. 2025, arXiv:2502.02732), whose optional norm on
+    the embeddings is not here.
     """
 
     def residual(self, x_BxLxD, name, sublayer, layer):
@@ -26,7 +26,7 @@ class PostInside(Placement):
     """x + norm(f(x)), and a norm after the last layer: post-norm inside the residual branch.
 
     Source: Swin Transformer V2 (Liu et al. 2022, arXiv:2111.09883, section 3.2); the reordered norm of OLMo 2 (2025,
-    arXiv:2501.00656, section 3.2), which has a norm on queries and keys beside it.
+    arXiv:2501.00656, section 3.3.2), which has a norm on queries and keys beside it.
     """
 
     def residual(self, x_BxLxD, name, sublayer, layer):

@@ -16,7 +16,7 @@ Function = Callable[[Array], Array]
 
 
 class Gains(NamedTuple):
-    """Factors on the standard deviation of initial kernels, which is 1/√inputs.
+    """Factors on the standard deviation of initial kernels, 1/√inputs before the normal is cut off at two of it.
 
     inner: of those that make values and the hidden units of feed-forward. output: of those that lead back to the
     residual stream. Kernels that make queries and keys have 1.

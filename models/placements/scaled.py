@@ -24,8 +24,8 @@ class Scaled(_Factor):
     """x + s·f(norm(x)), and a norm after the last layer.
 
     scale: s, above 0; None is 1/√(2 · layers), under which the stream of a fresh stack has the same size at any depth.
-    Source: 0.1 to 0.3 in Szegedy et al. 2017 (arXiv:1602.07261, section 3.3); 1/√depth in De & Smith 2020
-    (arXiv:2002.10444) and, times 1.4, in MiniCPM (Hu et al. 2024, arXiv:2404.06395).
+    Source: 0.1 to 0.3 in Szegedy et al. 2017 (arXiv:1602.07261, section 3.3); 1/√(sublayers) in De & Smith
+    2020 (arXiv:2002.10444, for residual blocks); 1.4/√layers in MiniCPM (Hu et al. 2024, arXiv:2404.06395).
     """
 
     scale: float | None = None

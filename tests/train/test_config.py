@@ -6,6 +6,7 @@ import pytest
 
 from experiments.config import LauncherConfig, StudyConfig
 from experiments.evaluation.config import EvaluationConfig
+from models.attention.visibility import Prefix
 from models.config import LayerConfig, ModelConfig
 from models.errors import InvalidInput
 from models.positions.learned import Learned
@@ -95,6 +96,10 @@ def test_the_vocabulary_is_the_tokenizers_or_a_larger_one():
         (
             {"model": ModelConfig(position=Learned(length=64))},
             "train.length = 128 is not allowed; it must be at most 64",
+        ),
+        (
+            {"model": ModelConfig(layers=2, pattern=(LayerConfig(), LayerConfig(span=Prefix(8))))},
+            "model.span = 'prefix' is not allowed; it must be a span that sees nothing later",
         ),
     ],
 )

@@ -8,6 +8,7 @@ TWO_DEVICES = """
     from jax.sharding import NamedSharding, PartitionSpec
     from models.experts import Dropless, ExpertLayer, TokenChoice
     from models.experts.layer import COLLECTION
+    from models.feed_forward import FeedForwardKind
     from train.sharding import MeshConfig, build_mesh, parameter_shardings
 
     mesh = build_mesh(MeshConfig(expert=2))
@@ -17,7 +18,7 @@ TWO_DEVICES = """
     real = jnp.ones((2, 8), bool)
 
     for mixture in (TokenChoice(count=4, capacity_factor=0.75), Dropless(count=4, shared=1)):
-        module = ExpertLayer(mixture, "swiglu", 10, jnp.float32, 1.0, True, True)
+        module = ExpertLayer(mixture, FeedForwardKind("swiglu", bias=True), 10, training=True)
         boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), x, real)["params"])
         shardings = parameter_shardings(mesh, boxed)
         parameters = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), nn.meta.unbox(boxed))

@@ -44,9 +44,9 @@ class Prefix(Visibility):
     """Both ways within the first `length` tokens of a document, causal after: n ≤ m, or n < length.
 
     Raffel et al. 2020 (T5), section 3.2.1, the prefix language model; Dong et al. 2019 (UniLM). The one span that sees
-    ahead: tokens of the prefix see those they would be asked to predict, so only what follows the prefix may be scored;
-    and a cache gives the same as all at once only if the whole prefix enters it together. Beyond the prefix nothing is
-    skipped but the future.
+    ahead: tokens of the prefix see those they would be asked to predict, so runs, which score every token, refuse it; a
+    loop of one's own may score what follows. A cache gives the same as all at once only if the whole prefix enters it
+    together. Beyond the prefix nothing is skipped but the future.
     """
 
     length: int = 64

@@ -9,13 +9,14 @@ import numpy as np
 
 from models.experts import ExpertLayer, Mixture
 from models.experts.layer import COLLECTION
+from models.feed_forward import FeedForwardKind
 from tests.models.samples import compiled, random
 
 WIDTH, HIDDEN = 6, 10
 
 
 def layer(mixture: Mixture, name: str = "reglu", bias: bool = True, training: bool = True) -> ExpertLayer:
-    return ExpertLayer(mixture, name, HIDDEN, jnp.float32, 1.0, bias, training)
+    return ExpertLayer(mixture, FeedForwardKind(name, bias), HIDDEN, training)
 
 
 def parameters_of_layer(module: ExpertLayer, seed: int = 0) -> dict:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.feed_forward import ACTIVATIONS, FeedForward, gated, hidden_units
+from models.feed_forward import ACTIVATIONS, FeedForward, FeedForwardKind, gated, hidden_units
 from tests.models.samples import random
 
 
@@ -29,19 +29,19 @@ def test_a_layer_follows_its_formula(name, bias):
     up = linear("up", np.asarray(x, np.float64))
     gate = linear("gate", np.asarray(x, np.float64)) if gated(name) else up
     hidden = activation[name](gate) * (up if gated(name) else 1)
-    got = FeedForward(name, 10, jnp.float32, 0.5, bias).apply({"params": parameters}, x)
+    got = FeedForward(FeedForwardKind(name, bias, output_gain=0.5), 10).apply({"params": parameters}, x)
     np.testing.assert_allclose(got, linear("output", hidden), rtol=1e-5, atol=1e-5)
 
 
 def test_biases_start_at_zero_and_are_split_as_their_kernels_outputs():
-    module = FeedForward("swiglu", 10, jnp.float32, 0.5, True)
+    module = FeedForward(FeedForwardKind("swiglu", bias=True, output_gain=0.5), 10)
     boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 1, 6))))["params"]
     assert {part: leaf["bias"].names for part, leaf in boxed.items()} == {
         "up": ("feed_forward",),
         "gate": ("feed_forward",),
         "output": ("embed",),
     }
-    plain = FeedForward("swiglu", 10, jnp.float32, 0.5)
+    plain = FeedForward(FeedForwardKind("swiglu", output_gain=0.5), 10)
     assert all("bias" not in leaf for leaf in plain.init(jax.random.key(0), jnp.zeros((1, 1, 6)))["params"].values())
     fresh = module.init(jax.random.key(0), jnp.zeros((1, 1, 6)))["params"]
     assert all((leaf["bias"].unbox() == 0).all() for leaf in fresh.values())
