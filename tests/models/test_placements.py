@@ -86,14 +86,16 @@ def test_in_bfloat16_it_is_nearly_the_same(name):
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)
-def test_decoding_equals_the_full_pass(name):
-    """Token by token, from an empty cache."""
-    config, words = placed(PLACEMENTS[name]), text(1)
+def test_decoding_after_padding_equals_the_full_pass(name):
+    """Token by token, from an empty cache; what stands before the text is seen by none of it."""
+    config, words, padding = placed(PLACEMENTS[name]), text(1), 3
     cache, found = empty_cache(config, 1), []
     for at in range(LENGTH):
-        logits, cache = extend(config, parameters_of(config), cache, words[:, at : at + 1], tokens_at([[at]]))
+        where = tokens_at([[max(at - padding, 0)]], [[0 if at >= padding else -1]])
+        logits, cache = extend(config, parameters_of(config), cache, words[:, at : at + 1], where)
         found.append(logits)
-    assert relative_error(np.concatenate(found, axis=1), evaluate(config)[0]) < 1e-5
+    wanted, _ = evaluate(config, words=jnp.roll(words, -padding, axis=1))
+    assert relative_error(np.concatenate(found[padding:], axis=1), wanted[:, : LENGTH - padding]) < 1e-5
 
 
 def test_mixed_layers_count_through_patterns_and_remainders():
