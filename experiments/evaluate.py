@@ -29,12 +29,17 @@ def main() -> None:
     # An attribution tells more of the same series; it makes no other one.
     changes = {path: value for path, value in under.changes.items() if path != "evaluation.attribution"}
     details = [f"{path.split('.', 1)[1]} {value}" for path, value in changes.items()]
+    # Neither another step nor another way to measure is the study's own table: never its label, never its file.
+    if arguments.step is not None:
+        changes["step"] = arguments.step
+        details.append(f"step {arguments.step}")
     label = arguments.label or ", ".join([context.label, *details])
     if under.model != trained.model:
         checkpoint = regrouped(checkpoint, under.model)
         series = [overridden(checkpoint, label, under.model, changes)]
     else:
-        series = series_of(checkpoint.model, label, trained.train.length, under.evaluation)
+        alone = series_of(checkpoint.model, label, trained.train.length, under.evaluation)
+        series = [one._replace(override=changes | one.override) for one in alone]
     evaluate_checkpoint(checkpoint, series, under.evaluation, functools.partial(print, flush=True))
     for one in series:
         print(f"results: {evaluation_file(arguments.run, one.label)}")

@@ -11,6 +11,7 @@ from experiments.evaluation.checkpoint import all_measured
 from experiments.pool import Pool
 from experiments.study import Point, Study, load_study, read_error, write_manifest
 from experiments.worker import work
+from models.errors import InvalidInput
 from train.loop import Diverged, Interrupted, is_finished
 
 
@@ -78,7 +79,10 @@ def _done(study: Study, point: Point, evaluates: bool) -> bool:
     folder = study.run_folder(point)
     if read_error(folder) is not None or not is_finished(folder):
         return False
-    return not evaluates or all_measured(folder, point.config, point.label, point.config.evaluation)
+    try:
+        return not evaluates or all_measured(folder, point.config, point.label, point.config.evaluation)
+    except InvalidInput:  # a damaged tokenizer, say: the worker will say so of this point alone
+        return False
 
 
 def finish(study: Study, points: Sequence[Point], ended: bool) -> None:

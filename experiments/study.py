@@ -16,7 +16,7 @@ import ml_collections
 
 from experiments.config import StudyConfig
 from experiments.overrides import apply_overrides
-from models.errors import InvalidInput, require_choice
+from models.errors import InvalidInput, require, require_choice
 from train.config import run_id
 from train.configuration import from_config_dict, to_plain
 from train.initial import InitialConfig
@@ -73,7 +73,8 @@ def load_study(source: str, overrides: Mapping[str, str], output: Path, sweep: b
     a sweep says what it changes by dotted paths; its "label"; and in "from" the label of an earlier point whose
     parameters it starts from, of its own seed where several points have that label.
 
-    Raises InvalidInput where the file, a field, a value or two points' labels are wrong.
+    Raises InvalidInput where the file, a field, a value or two points' labels are wrong, and for an override of what
+    every point sets for itself.
     """
     name, _, argument = source.partition(":")
     path = Path(name)
@@ -89,8 +90,13 @@ def load_study(source: str, overrides: Mapping[str, str], output: Path, sweep: b
     points = [Point(study.model.position.name, {}, study)]
     if entries is not None:
         points = []
-        for entry in entries:
+        for index, entry in enumerate(entries):
+            right = isinstance(entry, Mapping) and isinstance(entry.get("label", ""), str)
+            require(right, f"get_sweep()[{index}]", entry, "a dictionary of dotted paths, whose label is text")
             points.append(_point(config, entry, points))
+        for field in changes:
+            if entries and all(field in entry for entry in entries):
+                raise InvalidInput(f"config.{field} cannot be overridden here: every point of {path}'s sweep sets it")
     _require_distinct(points)
     return Study(output / study.name, study, points)
 

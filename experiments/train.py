@@ -13,9 +13,15 @@ def main() -> None:
     group.add_argument("--coordinator", metavar="ADDRESS:PORT", help="where the first process listens")
     group.add_argument("--processes", type=int, metavar="N", help="how many there are")
     group.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+    group.add_argument("--cluster", action="store_true", help="in place of these: ask the cluster (Slurm, a TPU pod)")
     arguments, overrides = parser.parse()
     several = (arguments.coordinator, arguments.processes, arguments.process)
-    if any(value is not None for value in several):
+    if arguments.cluster:
+        require(several == (None,) * 3, "--coordinator, --processes, --process", several, "left out with --cluster")
+        import jax
+
+        jax.distributed.initialize()
+    elif any(value is not None for value in several):
         require(None not in several, "--coordinator, --processes, --process", several, "given together")
         require(arguments.processes >= 1, "--processes", arguments.processes, "at least 1")
         allowed = f"at least 0 and below --processes = {arguments.processes}"

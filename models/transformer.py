@@ -18,6 +18,7 @@ from models.norms import make_norm
 from models.parameters import parameter, scheme_parameters
 from models.placements import Layer
 from models.positions import Tokens
+from models.positions.scheme import TOKEN_SIZE
 
 Array = jax.Array
 
@@ -111,7 +112,7 @@ class Transformer(nn.Module):
         if index is not None:
             key = jax.random.key(0) if deterministic else self.make_rng("positions")
             length = tokens_BxL.shape[1] if cache is None else cache.capacity
-            drawn = index.draw(key, where.position, length, training=not deterministic)
+            drawn = index.draw(key, where.position, tokens_BxL.shape[0], length, training=not deterministic)
             where = dataclasses.replace(where, drawn=drawn)
         x_BxLxD = self._embed(tokens_BxL, where)
         x_BxLxD = nn.Dropout(config.dropout, deterministic=deterministic)(x_BxLxD)
@@ -134,7 +135,7 @@ class Transformer(nn.Module):
         # Small rows let a tied output start near uniform; scaled by √D (Vaswani et al. 2017, section 3.4), tokens
         # reach the size of what positional schemes add.
         def table(name: str) -> Array:
-            rows = nn.initializers.normal(0.02)
+            rows = nn.initializers.normal(TOKEN_SIZE)
             return parameter(self, name, rows, ("vocabulary", "embed"), (config.vocabulary, config.width))
 
         embedding_VxD = table("embedding")

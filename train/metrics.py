@@ -1,5 +1,6 @@
 """A run's metrics: JSON lines as the truth, TensorBoard beside them as a view."""
 
+import errno
 import json
 import math
 import os
@@ -77,7 +78,9 @@ class MetricsWriter:
         if "step" in metrics:
             raise ValueError("a metric cannot be called step")
         values = {name: _plain(value) for name, value in metrics.items()}
-        self._file.write(_line({"step": int(step), **values}))
+        line = _line({"step": int(step), **values})
+        if self._file.write(line) != len(line):  # a disk that is nearly full takes a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / METRICS_FILE))
         if self._tensorboard is None:
             # Imported here because it takes long and readers of metrics do not need it.
             from tensorboardX import SummaryWriter

@@ -29,11 +29,13 @@ from train.config import RunConfig, fill_lengths
 from train.configuration import to_plain
 from train.data import prepare
 from train.loop import PROVENANCE
-from train.provenance import hash_of, write_json_atomic
+from train.provenance import hash_of, provenance, write_json_atomic
 from train.sharding import path_name
 from train.tokenizers import load_tokenizer
 
 LONGEST_NAME = 100
+# Part of every result's identity; takes the next number where what is scored, or how, changes.
+FORMAT = 2
 
 
 class Checkpoint(NamedTuple):
@@ -171,9 +173,11 @@ def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
 
 
 def evaluation_file(folder: Path, label: str) -> Path:
-    """Where the results of a series lie. A label that makes no file name, or too long a one, is told by its hash."""
+    """Where the results of a series lie. A label that makes no file name, or too long a one, or one that others may
+    make too, is told by its hash."""
     name = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-    if not 0 < len(name) <= LONGEST_NAME:
+    plain = re.fullmatch(r"[a-z0-9_., ]*", label.lower().replace(" · ", " "))
+    if plain is None or not 0 < len(name) <= LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}-{hash_of(label)}".lstrip("-")
     return folder / "evaluation" / f"{name}.json"
 
@@ -197,6 +201,8 @@ def evaluate_checkpoint(
         if text is None:
             text = _text(checkpoint, evaluation)
         results = evaluate_series(one.model_at, checkpoint.parameters, text, evaluation)
+        # What this machine had no room for may find it another time.
+        again = any(row["status"] == "failed" and row["again"] for row in results["rows"])
         facts = {
             "series": one.label,
             "run_id": checkpoint.folder.name,
@@ -204,8 +210,10 @@ def evaluate_checkpoint(
             "seed": checkpoint.config.seed,
             "train_length": checkpoint.config.train.length,
             "override": one.override,
+            "text": text.hash(),
+            "commit": provenance()["commit"],
             "parameters": parameter_count(checkpoint.parameters),
-            "identity": identity,
+            "identity": None if again else identity,
         }
         write_json_atomic(path, facts | results)
         say(f"evaluated {one.label}: " + _digest(results["rows"]))
@@ -247,13 +255,13 @@ def _identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """A hash of everything that decides the numbers of a series, given the run."""
     models = [to_plain(series.model_at(length)) for length in evaluation.lengths]
     fields = {name: value for name, value in to_plain(evaluation).items() if name != "attribution"}
-    return hash_of({"evaluation": fields, "models": models, "step": step})
+    return hash_of({"format": FORMAT, "evaluation": fields, "models": models, "step": step})
 
 
 def _attribution_identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """The same of what stands beside them: a series keeps its numbers when an attribution is added."""
     models = [to_plain(series.model_at(length)) for length in evaluation.attribution]
-    return hash_of({"evaluation": to_plain(evaluation), "models": models, "step": step})
+    return hash_of({"format": FORMAT, "evaluation": to_plain(evaluation), "models": models, "step": step})
 
 
 def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
@@ -263,6 +271,12 @@ def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
         raise InvalidInput(
             f"{checkpoint.folder}: the corpus now gives another tokenizer ({prepared.tokenizer.hash[:12]}) than the "
             f"one trained with ({trained_with[:12]}); the text or the tokenizer library changed"
+        )
+    began = _provenance(checkpoint.folder).get("held_out_hash")
+    if began is not None and began != prepared.held_out.hash:
+        raise InvalidInput(
+            f"{checkpoint.folder}: data.corpus now holds other held-out text than the run began with, some of which it "
+            "may have been trained on; put the text back, or train anew"
         )
     return choose_text(prepared.held_out, evaluation)
 

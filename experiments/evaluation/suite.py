@@ -12,17 +12,28 @@ from experiments.evaluation.score import score_windows
 from experiments.evaluation.statistics import by_position, summarize
 from experiments.evaluation.windows import Window, final_windows, sliding_windows
 from models.config import ModelConfig
-from models.errors import InvalidInput
+from models.errors import InvalidInput, require
+from train.provenance import hash_of
 from train.store import TokenStore
 
 ModelAt = Callable[[int], ModelConfig]
 
 
 class Text(NamedTuple):
-    """What is scored. tokens: ids, int32 [n + 1] a document. byte_lengths: of each target, int32 [n]."""
+    """What is scored. tokens: ids, int32 [n + 1] a document. byte_lengths: of each target, int32 [n]. names: of the
+    documents."""
 
     tokens: list[np.ndarray]
     byte_lengths: list[np.ndarray]
+    names: tuple[str, ...]
+
+    def held(self) -> int:
+        """Targets of the longest document: the longest window that one holds."""
+        return max(len(ids) - 1 for ids in self.tokens)
+
+    def hash(self) -> str:
+        """The same for all tokenizers under which the same bytes of the same documents are scored."""
+        return hash_of([[name, int(sizes.sum())] for name, sizes in zip(self.names, self.byte_lengths, strict=True)])
 
 
 class Scored(NamedTuple):
@@ -39,11 +50,14 @@ def choose_text(store: TokenStore, config: EvaluationConfig) -> Text:
     order = [int(i) for i in np.flatnonzero(sizes >= needed)[: config.documents]]
     order += [int(i) for i in np.argsort(-sizes, kind="stable") if i not in set(order)][: config.documents - len(order)]
     limit = config.tokens_per_document + 1 if config.tokens_per_document else None
-    chosen = [store.document(i) for i in order]
-    chosen = [(ids[:limit], lengths[1:limit]) for ids, lengths in chosen if len(ids) > 1]
+    chosen = [(store.document_names[i], *store.document(i)) for i in order if sizes[i] > 1]
     if not chosen:
         raise InvalidInput("the held-out split has no document of two or more tokens: nothing can be scored")
-    return Text([np.asarray(ids) for ids, _ in chosen], [np.asarray(lengths) for _, lengths in chosen])
+    return Text(
+        [np.asarray(ids[:limit]) for _, ids, _ in chosen],
+        [np.asarray(lengths[1:limit]) for _, _, lengths in chosen],
+        tuple(name for name, _, _ in chosen),
+    )
 
 
 def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: EvaluationConfig) -> dict[str, Any]:
@@ -70,14 +84,13 @@ def evaluate_series(model_at: ModelAt, parameters: Any, text: Text, config: Eval
         "rows": rows,
         "equal_bytes": equal_bytes,
         "by_position": position_table,
-        "context_gain": context_gain(model_at, parameters, text, _longest(rows, text), config),
+        "context_gain": context_gain(model_at, parameters, text, _longest(rows), config),
     }
 
 
-def _longest(rows: Sequence[dict[str, Any]], text: Text) -> int:
-    """The longest window that could be measured and that a document holds; 0 without one."""
-    held = max(len(ids) - 1 for ids in text.tokens)
-    return max((row["length"] for row in rows if row["status"] == "ok" and row["length"] <= held), default=0)
+def _longest(rows: Sequence[dict[str, Any]]) -> int:
+    """The longest window that could be measured; 0 without one."""
+    return max((row["length"] for row in rows if row["status"] == "ok"), default=0)
 
 
 def _targets(text: Text) -> int:
@@ -87,16 +100,23 @@ def _targets(text: Text) -> int:
 def measure(
     model_at: ModelAt, parameters: Any, text: Text, length: int, protocol: str, stride: int, config: EvaluationConfig
 ) -> tuple[dict[str, Any], "Scored | None"]:
-    """One row of the table, and, where it could be measured, what lies behind it."""
+    """One row of the table, and, where it could be measured, what lies behind it.
+
+    A length that no document holds is undefined: its windows would be those of a shorter one. A row that failed says in
+    `again` whether another try, with more memory, may end otherwise.
+    """
     row = {"length": length, "protocol": protocol, "stride": stride, "status": "ok", "reason": None}
     started = time.monotonic()
     scored = None
     try:
+        allowed = f"at most {text.held()}, the tokens to predict in the longest document that is scored"
+        require(length <= text.held(), "evaluation.lengths", length, allowed)
         scored = _score_documents(model_at(length), parameters, text, length, stride, config)
     except InvalidInput as error:
         row |= {"status": "undefined", "reason": str(error)}
     except (FloatingPointError, MemoryError, jax.errors.JaxRuntimeError) as error:
-        row |= {"status": "failed", "reason": str(error).splitlines()[0]}
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        row |= {"status": "failed", "reason": reason, "again": not isinstance(error, FloatingPointError)}
     else:
         row |= summarize(scored.nats, text.byte_lengths, config.resamples)
     return row | {"seconds": time.monotonic() - started}, scored
@@ -107,16 +127,20 @@ def context_gain(
 ) -> dict[str, Any] | None:
     """Loss on the same final tokens as the context before and under them grows by doubling up to `longest` tokens.
 
-    A context under which the loss is not finite has no point. None where `longest` is shorter than the final tokens.
+    The tokens end at multiples of the longest configured length that a document holds, whatever `longest` is: models
+    that reach less far are scored on the same ones. A context under which the loss is not finite has no point. None
+    where `longest` is shorter than the final tokens.
     """
     if longest < config.final_tokens:
         return None
     contexts = [longest]
     while contexts[-1] // 2 >= config.final_tokens:
         contexts.append(contexts[-1] // 2)
+    every = max(length for length in config.lengths if length <= text.held())
     groups: dict[int, list[Window]] = {context: [] for context in contexts}
     for document, ids in enumerate(text.tokens):
-        for context, more in final_windows(document, len(ids) - 1, tuple(contexts), config.final_tokens).items():
+        found = final_windows(document, len(ids) - 1, tuple(contexts), config.final_tokens, every)
+        for context, more in found.items():
             groups[context] += more
     points = []
     for context in sorted(groups):

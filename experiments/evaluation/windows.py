@@ -30,11 +30,12 @@ def sliding_windows(document: int, targets: int, length: int, stride: int) -> li
     return windows
 
 
-def final_windows(document: int, targets: int, contexts: tuple[int, ...], final: int) -> dict[int, list[Window]]:
+def final_windows(
+    document: int, targets: int, contexts: tuple[int, ...], final: int, every: int
+) -> dict[int, list[Window]]:
     """Windows that score the same `final` targets with more and more context, by length of the context.
 
-    Every full stretch of max(contexts) tokens in the document gives one window to each context.
+    Every full stretch of `every` tokens in the document, at least max(contexts), gives one window to each context.
     """
-    longest = max(contexts)
-    stops = range(longest, targets + 1, longest)
+    stops = range(every, targets + 1, every)
     return {length: [Window(document, stop - length, stop - final, stop) for stop in stops] for length in contexts}

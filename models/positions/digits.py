@@ -1,5 +1,6 @@
 """The digits of a position in some base, each embedded for itself, and summed."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.errors import require, require_choice
-from models.positions.scheme import Array, ParameterSpec, PositionScheme
+from models.positions.scheme import TOKEN_SIZE, Array, ParameterSpec, PositionScheme
 
 KINDS = ("learned", "sinusoidal")
 LARGEST_POSITION = np.iinfo(np.int32).max
@@ -44,11 +45,12 @@ class BaseN(PositionScheme):
         return self.base**self.digits
 
     def embedding_parameters(self, width: int) -> dict[str, ParameterSpec]:
-        """The tables [digits, base, width] of the learned kind."""
+        """The tables [digits, base, width] of the learned kind, whose sum begins at the size of embedded tokens."""
         if self.kind == "sinusoidal":
             return {}
         shape, axes = (self.digits, self.base, width), (None, None, "embed")
-        return {"table": ParameterSpec(shape, jax.nn.initializers.normal(0.02), axes)}
+        initializer = jax.nn.initializers.normal(TOKEN_SIZE * math.sqrt(width / self.digits))
+        return {"table": ParameterSpec(shape, initializer, axes)}
 
     def embed(self, parameters: dict[str, Array], position_BxL: Array, width: int) -> Array:
         """float32 [B or 1, L, width]; NaN at positions without such digits. Raises InvalidInput where the width does

@@ -61,7 +61,7 @@ def test_learned(conforms):
 def test_shifted_rows(conforms):
     """One u for all tokens of a row, 0 … maximum, which differs between rows."""
     table, index = random(80, WIDTH), Shifted(maximum=20)
-    drawn = np.asarray(index.draw(jax.random.key(2), jnp.tile(jnp.arange(60), (3, 1)), 60, training=True))
+    drawn = np.asarray(index.draw(jax.random.key(2), jnp.arange(60)[None], 3, 60, training=True))
     shifts = drawn[:, :1]
     assert len(np.unique(shifts)) > 1 and shifts.min() >= 0 and shifts.max() <= 20
     for row, (shift,) in zip(drawn, shifts, strict=True):
@@ -73,7 +73,7 @@ def test_rows_of_a_sorted_sample(conforms):
     """T different numbers below the maximum, in order, all equally likely: the mean of the i-th is (M + 1)i/(T + 1)."""
     table, index, maximum, length = random(40, WIDTH), Randomized(maximum=40), 40, 9
     keys = jax.random.split(jax.random.key(7), 4000)
-    draw = compiled(jax.vmap(lambda key: index.draw(key, jnp.arange(length)[None], length, True)))
+    draw = compiled(jax.vmap(lambda key: index.draw(key, jnp.arange(length)[None], 1, length, True)))
     drawn = np.asarray(draw(keys))[:, 0]
     assert (np.diff(drawn) > 0).all() and drawn.min() == 0 and drawn.max() == maximum - 1
     expected = (maximum + 1) * np.arange(1, length + 1) / (length + 1) - 1

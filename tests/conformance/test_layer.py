@@ -144,7 +144,7 @@ DRAWN = {
 @pytest.mark.parametrize("index", cases("index", DRAWN))
 @pytest.mark.parametrize("scheme", ["rope", "alibi"])
 def test_distances_of_drawn_positions(conforms, scheme, index):
-    drawn = index.draw(jax.random.key(5), jnp.arange(LENGTH)[None], LENGTH, training=True)
+    drawn = index.draw(jax.random.key(5), jnp.arange(LENGTH)[None], 1, LENGTH, training=True)
     place = np.asarray(drawn[0])
     assert (np.diff(place) > 0).all() and (place != np.arange(LENGTH)).any()
     distance = place[:, None] - place[None, :]

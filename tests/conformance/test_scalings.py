@@ -156,7 +156,7 @@ LAMBDA = {"short": [1.0, 1.1, 1.3, 1.4], "long": [1.0, 2.5, 3.0, 6.0]}
 
 
 def dynamic_length(position: int, original: int, round_to: int) -> int:
-    return max(original, math.ceil((position + 1) / round_to) * round_to)
+    return original if position < original else math.ceil((position + 1) / round_to) * round_to
 
 
 def dynamic(length: int, original: int, factor: float, width: int) -> np.ndarray:

@@ -65,5 +65,5 @@ def test_every_label_makes_a_file_name(tmp_path):
     assert evaluation_file(tmp_path, "RoPE · ntk") == tmp_path / "evaluation" / "rope-ntk.json"
     long = [evaluation_file(tmp_path, "x" * 300 + tail).name for tail in "ab"]
     assert long[0] != long[1] and max(map(len, long)) < LONGEST_NAME + 20
-    odd = [evaluation_file(tmp_path, label).name for label in ("…", "语")]
+    odd = [evaluation_file(tmp_path, label).name for label in ("…", "语", "β 0.1", "γ 0.1", "bias 1", "bias -1")]
     assert odd[0] != odd[1] and min(map(len, odd)) > len(".json")

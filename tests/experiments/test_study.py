@@ -139,12 +139,25 @@ def test_without_a_sweep_a_study_is_one_run_and_takes_an_argument(file, tmp_path
             swept({"model.hedas": 1}),
             r"config\.model\.hedas is unknown \(did you mean heads\?\)",
         ),
+        (
+            swept({"seed": 1}, {"label": 512}),
+            r"get_sweep\(\)\[1\] = \{'label': 512\} is not allowed; it must be a dict",
+        ),
     ],
 )
 def test_a_file_that_goes_wrong_is_refused_in_one_line(file, tmp_path, text, words):
     with pytest.raises(InvalidInput, match=words) as caught:
         load(file(text), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_every_point_sets_cannot_be_overridden(file, tmp_path):
+    path = file(swept({"seed": 1, "model.width": 16}, {"seed": 2}))
+    with pytest.raises(
+        InvalidInput, match=r"config\.seed cannot be overridden here: every point of \S+'s sweep sets it"
+    ):
+        load(path, tmp_path, seed="7")
+    assert [point.config.model.width for point in load(path, tmp_path, **{"model.width": "32"}).points] == [16, 32]
 
 
 def test_a_missing_file_is_refused_with_those_that_are_shipped(tmp_path):

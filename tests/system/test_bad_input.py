@@ -7,6 +7,7 @@ import pytest
 
 from tests.system.tiny import command, end, one_line, read_json, start, write_study
 from train.checkpoints import saved_steps
+from train.corpora import Files
 from train.lease import Lease
 from train.tokenizers.byte_bpe import ByteBPE
 from train.tokenizers.character import Character
@@ -152,6 +153,20 @@ def test_two_processes_on_one_run_folder(study, run):
     assert command("train", study, "--output", run.parents[2]).status == 0
 
 
+def test_held_out_text_that_changed_since_training(study, run):
+    texts = study.parent / "texts"
+    file = texts / next(Files(str(texts)).documents("held_out")).name
+    before = file.read_bytes()
+    try:
+        file.write_bytes(before[:300])
+        ended = command("evaluate", run)
+    finally:
+        file.write_bytes(before)
+    assert ended.status == 2 and "data.corpus now holds other held-out text than the run began with" in one_line(
+        ended.err
+    )
+
+
 @pytest.mark.parametrize("recipe", [ByteBPE(vocabulary_size=257), Character()])
 def test_the_wrong_tokenizer_for_a_checkpoint(run, recipe):
     """One of the same vocabulary size, and one of another, which would not even fit."""
@@ -199,6 +214,14 @@ def test_folders_that_are_no_runs(run, tmp_path):
             "config.model.position.scaling.name = 'yarm' is not allowed; it must be",
         ),
         (("evaluation.lengths=0",), "config.evaluation.lengths = (0,) is not allowed"),
+        (
+            ("evaluation.lengths=(16, 200)",),
+            "tokens_per_document = 100 is not allowed; it must be at least 200, the longest of lengths, or 0",
+        ),
+        (
+            ("model.span.name=prefix",),
+            "model.span = 'prefix' is not allowed; it must be a span that sees nothing later",
+        ),
     ],
 )
 def test_overrides_that_a_checkpoint_cannot_be_read_under(run, overrides, words):

@@ -94,6 +94,20 @@ def test_evaluate_takes_a_step_and_a_layer_pattern(swept):
     assert ended.status == 0, ended.err
 
 
+def test_another_step_or_way_to_measure_never_takes_the_place_of_the_studys_own_table(swept):
+    run = swept.run_folder("rope")
+    before = mark(run)
+    for asked, differs in (
+        (("--step", 8), {"step": 8}),
+        (("--config.evaluation.documents=1",), {"evaluation.documents": 1}),
+    ):
+        assert command("evaluate", run, *asked).status == 0
+        (written,) = mark(run).keys() - before.keys()
+        assert read_json(written)["override"] == differs
+        written.unlink()
+    assert mark(run) == before
+
+
 def test_search_finds_factors_that_are_no_worse_than_those_of_known_rules(swept):
     run = swept.run_folder("rope")
     small = ("--factor", 2, "--passages", 2, "--population", 6, "--generations", 2)

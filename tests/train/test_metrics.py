@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +95,20 @@ def test_a_failed_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         MetricsWriter(tmp_path, last_step=1)
     assert steps(tmp_path) == [1, 2, 3]
+
+
+def test_a_line_that_the_disk_takes_in_part_is_an_error(tmp_path):
+    """A file that may not grow beyond a few bytes takes what fits, as a disk that is nearly full does."""
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": 1.0})
+        size, limits = (tmp_path / METRICS_FILE).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))
+        try:
+            with pytest.raises(OSError, match="No space left on device"):
+                writer.write(2, {"loss": 1.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert steps(tmp_path) == [1]
 
 
 def test_tensorboard_gets_the_numbers(tmp_path):

@@ -1,5 +1,6 @@
 """What a corpus is: named documents in two splits, and a fingerprint that changes when they do."""
 
+import codecs
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -100,7 +101,10 @@ def update(digest, documents: Iterable[Document]) -> None:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 where the bytes are valid UTF-8, else Latin-1, which any bytes are. Line ends are kept."""
+    """UTF-16 where the bytes begin with its mark, UTF-8 where they are valid UTF-8, else Latin-1, which any bytes are.
+    Line ends are kept."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

@@ -37,6 +37,8 @@ class Files(SplitByName):
                 if file.suffix == ".jsonl":
                     yield from self._lines(name, file)
                 elif text := decode(file.read_bytes()):
+                    if "\0" in text:
+                        raise InvalidInput(f"data.corpus.path: {file} is not text: it holds a zero byte")
                     yield Document(name, text)
             except OSError as error:
                 raise InvalidInput(f"data.corpus.path: {file} cannot be read: {error.strerror}") from error

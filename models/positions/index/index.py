@@ -49,8 +49,9 @@ class Index:
         """The positions that a scheme sees, of true ones or of drawn ones, int32 or float32 of the same shape."""
         return position_BxL
 
-    def draw(self, key: Array, position_BxL: Array, length: int, training: bool) -> Array:
-        """Drawn positions of tokens in rows of `length` (the whole window, or a cache's slots), int32 [B or 1, L]."""
+    def draw(self, key: Array, position_BxL: Array, rows: int, length: int, training: bool) -> Array:
+        """Drawn positions of tokens in `rows` rows of `length` (the whole window, or a cache's slots), int32 [B or 1,
+        L]; the rows' own positions may be one line for all."""
         raise NotImplementedError(f"position.index.name = {self.name!r} draws nothing")
 
     def zones(self) -> tuple[Zone, ...]:

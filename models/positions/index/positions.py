@@ -47,10 +47,10 @@ class Shifted(Index):
     def __post_init__(self):
         require(self.maximum >= 0, "maximum", self.maximum, "at least 0 tokens")
 
-    def draw(self, key: Array, position_BxL: Array, length: int, training: bool) -> Array:
+    def draw(self, key: Array, position_BxL: Array, rows: int, length: int, training: bool) -> Array:
         if not training:
             return position_BxL
-        return position_BxL + jax.random.randint(key, (position_BxL.shape[0], 1), 0, self.maximum + 1)
+        return position_BxL + jax.random.randint(key, (rows, 1), 0, self.maximum + 1)
 
     def reach(self, length: int, training: bool) -> int:
         return length + self.maximum * training
@@ -76,7 +76,7 @@ class Randomized(Index):
         require(self.maximum >= 1, "maximum", self.maximum, "at least 1 token")
         require(0 <= self.seed < 2**32, "seed", self.seed, "at least 0 and below 4294967296")
 
-    def draw(self, key: Array, position_BxL: Array, length: int, training: bool) -> Array:
+    def draw(self, key: Array, position_BxL: Array, rows: int, length: int, training: bool) -> Array:
         """Raises InvalidInput where the row is longer than `maximum`."""
         require(length <= self.maximum, "position.index.maximum", self.maximum, f"at least the length, {length}")
         key = key if training else jax.random.key(self.seed)

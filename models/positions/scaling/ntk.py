@@ -89,11 +89,11 @@ class MixedNTK(Scaling):
 class DynamicNTK(Scaling):
     """NTK-aware at the factor which the current length l asks for: `f·l/L - (f-1)`, with l at least the original L.
 
-    Every query is rotated at the length it has itself, `l = query position + 1` rounded up to a multiple of `round_to`
-    and at least L, and so are the keys it looks at. That is what generation computes from a cache of unrotated keys,
-    one token at a time. So a logit does not depend on how many tokens follow it, and decoding equals prefilling at any
-    depth. (With one length for a whole window, as a single pass over a long text is often run, and f = 1, the rule is
-    just `ntk` at the factor length / L.)
+    Every query is rotated at the length it has itself, L for the first L tokens, then `l = query position + 1` rounded
+    up to a multiple of `round_to`, and so are the keys it looks at. That is what generation computes from a cache of
+    unrotated keys, one token at a time. So a logit does not depend on how many tokens follow it, and decoding equals
+    prefilling at any depth. (With one length for a whole window, as a single pass over a long text is often run, and
+    f = 1, the rule is just `ntk` at the factor length / L.)
 
     factor: f; 1 grows the base by exactly what the length asks for, larger values by more. Up to the original length
     the rule is plain RoPE whatever f.
@@ -115,15 +115,13 @@ class DynamicNTK(Scaling):
 
     def current_length(self, position: jax.Array) -> jax.Array:
         """The length in tokens that a query at `position` is rotated at, int32 of the same shape."""
+        original = known_length(self.original_length)
         rounded = (position // self.round_to + 1) * self.round_to
-        return jnp.maximum(rounded, self.plain_length())
-
-    def plain_length(self) -> int:
-        return known_length(self.original_length)
+        return jnp.where(position < original, original, rounded)
 
     def stretch(self, length: jax.Array | int) -> jax.Array | float:
         """The factor of the NTK-aware rule at a current length in tokens, 1 up to the original length."""
-        original = self.plain_length()
+        original = known_length(self.original_length)
         maximum = jnp.maximum if isinstance(length, jax.Array) else max
         return 1.0 + self.factor * (maximum(length, original) - original) / original
 

@@ -34,7 +34,7 @@ CONFIG = EvaluationConfig(lengths=(8,), attribution=(LENGTH,), resamples=50, bat
 MODEL = ModelConfig(vocabulary_size=11, layers=1, width=16, heads=2, position=ALiBi())
 generator = np.random.default_rng(0)
 TOKENS = [generator.integers(0, 11, size).astype(np.int32) for size in (33, 41, 49)]
-TEXT = Text(TOKENS, [np.full(len(ids) - 1, 2) for ids in TOKENS])
+TEXT = Text(TOKENS, [np.full(len(ids) - 1, 2) for ids in TOKENS], tuple(map(str, range(len(TOKENS)))))
 
 
 def score_like(nats_of):

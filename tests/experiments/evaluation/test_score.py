@@ -74,7 +74,7 @@ def test_scores_are_those_of_a_forward_pass_per_window(scheme, stride):
 
 def test_final_windows_are_scored_under_their_own_context():
     parameters = initial(MODEL)
-    for context, windows in final_windows(0, len(DOCUMENTS[0]) - 1, (LENGTH, LENGTH // 2), 2).items():
+    for context, windows in final_windows(0, len(DOCUMENTS[0]) - 1, (LENGTH, LENGTH // 2), 2, LENGTH).items():
         scores = score_windows(MODEL, parameters, DOCUMENTS, windows, context, batch_tokens=LENGTH)
         assert len(scores) == 2
         for window, score in zip(windows, scores, strict=True):

@@ -18,7 +18,9 @@ from train.tokenizers.byte import ByteTokenizer
 
 CONFIG = EvaluationConfig(lengths=(4, 8, 16), context_bytes=(8,), final_tokens=2, resamples=10)
 MODEL = ModelConfig(vocabulary_size=257, layers=1, width=16, heads=2)
-TEXT = Text([np.arange(21, dtype=np.int32), np.arange(11, dtype=np.int32)], [np.full(20, 2), np.full(10, 2)])
+TEXT = Text(
+    [np.arange(21, dtype=np.int32), np.arange(11, dtype=np.int32)], [np.full(20, 2), np.full(10, 2)], ("a", "b")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +67,7 @@ def test_a_length_beyond_a_learned_table_is_undefined_and_no_number():
     assert max(point["context"] for point in result["context_gain"]["points"]) == 8
 
 
-@pytest.mark.parametrize("error", [MemoryError("out of memory\nsecond line"), None])
+@pytest.mark.parametrize("error", [MemoryError("out of memory\nsecond line"), MemoryError(), None])
 def test_a_length_that_fails_says_why_and_stops_no_other(monkeypatch, error):
     def score(model, parameters, documents, windows, length, batch_tokens):
         if length == 16 and error is not None:
@@ -78,7 +80,8 @@ def test_a_length_that_fails_says_why_and_stops_no_other(monkeypatch, error):
     for (length, _), row in rows(result).items():
         assert row["status"] == ("failed" if length == 16 else "ok")
     reason = rows(result)[16, "non_overlapping"]["reason"]
-    assert reason == ("out of memory" if error else "the loss of 30 tokens is not finite")
+    assert reason == (str(error).split("\n")[0] or "MemoryError" if error else "the loss of 30 tokens is not finite")
+    assert rows(result)[16, "sliding"]["again"] == (error is not None)
     assert [point["context"] for point in result["context_gain"]["points"]] == [2, 4, 8]
     json.dumps(result, allow_nan=False)
 
@@ -94,12 +97,38 @@ def test_a_context_that_is_not_finite_has_no_point(monkeypatch):
     assert [point["context"] for point in gain["points"]] == [2, 4, 16]
 
 
-def test_context_grows_to_the_longest_window_that_a_document_holds():
+def test_a_length_that_no_document_holds_is_undefined_and_context_grows_up_to_it():
     longer = EvaluationConfig(lengths=(4, 16, 64), final_tokens=2, resamples=10)
     result = evaluate_series(lambda length: MODEL, {}, TEXT, longer)
+    assert {length: row["status"] for (length, _), row in rows(result).items()} == {4: "ok", 16: "ok", 64: "undefined"}
+    reason = (
+        "evaluation.lengths = 64 is not allowed; it must be at most 20, the tokens to predict in the longest document"
+    )
+    assert rows(result)[64, "sliding"]["reason"].startswith(reason)
     assert [point["context"] for point in result["context_gain"]["points"]] == [2, 4, 8, 16]
     wide = EvaluationConfig(lengths=(4,), final_tokens=8, resamples=10)
     assert evaluate_series(lambda length: MODEL, {}, TEXT, wide)["context_gain"] is None
+
+
+def test_models_that_reach_less_far_are_scored_on_the_same_final_tokens(monkeypatch):
+    scored: dict[int, set] = {}
+
+    def score(model, parameters, documents, windows, length, batch_tokens):
+        if all(window.scored > window.start for window in windows):
+            limit = model.position.length or 0
+            scored.setdefault(limit, set()).update((window.scored, window.stop) for window in windows)
+        return [np.ones(window.stop - window.scored, np.float32) for window in windows]
+
+    monkeypatch.setattr(suite, "score_windows", score)
+    for limit in (8, 16):
+        suite.context_gain(lambda length, limit=limit: MODEL.replace(position=Learned(limit)), {}, TEXT, limit, CONFIG)
+    assert scored == {8: {(14, 16)}, 16: {(14, 16)}}
+
+
+def test_the_hash_of_a_text_is_that_of_its_bytes_whatever_the_tokens():
+    halves = Text([np.arange(11), np.arange(6)], [np.full(10, 4), np.full(5, 4)], TEXT.names)
+    assert halves.hash() == TEXT.hash()
+    assert TEXT._replace(names=("a", "c")).hash() != TEXT.hash() != TEXT._replace(byte_lengths=halves.tokens).hash()
 
 
 def store(folder, *sizes):
@@ -116,7 +145,9 @@ def test_documents_that_hold_the_longest_window_come_first_in_their_order(tmp_pa
     chosen = choose_text(
         store(tmp_path / "c", 40, 30), EvaluationConfig(lengths=lengths, documents=2, tokens_per_document=25)
     )
-    assert [(len(ids), len(sizes)) for ids, sizes in zip(*chosen, strict=True)] == [(26, 25), (26, 25)]
+    assert [(len(ids), len(sizes)) for ids, sizes in zip(chosen.tokens, chosen.byte_lengths, strict=True)] == [
+        (26, 25)
+    ] * 2
     whole = choose_text(store(tmp_path / "d", 40, 30), EvaluationConfig(lengths=lengths, tokens_per_document=0))
     assert [len(sizes) for sizes in whole.byte_lengths] == [40, 30]
     assert all(int(sizes.sum()) == len(sizes) for sizes in whole.byte_lengths)

@@ -37,7 +37,7 @@ def test_windows_of_a_length_that_does_not_divide():
 @given(targets=st.integers(0, 200), longest=st.integers(4, 40), final=st.integers(1, 4))
 def test_more_context_scores_the_same_final_targets(targets, longest, final):
     contexts = tuple(context for context in (longest, longest // 2) if context >= final)
-    groups = final_windows(0, targets, contexts, final)
+    groups = final_windows(0, targets, contexts, final, max(contexts))
     assert set(groups) == set(contexts)
     asked = [[(window.scored, window.stop) for window in group] for group in groups.values()]
     assert all(one == asked[0] for one in asked) and len(asked[0]) == targets // longest

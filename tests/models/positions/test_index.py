@@ -81,29 +81,31 @@ def test_dual_chunk_stays_within_what_training_showed_which_its_authors_code_doe
 def test_randomized_positions_are_increasing_different_and_below_the_maximum():
     position = jnp.arange(20)[None]
     index = Randomized(maximum=50, seed=3)
-    drawn = np.asarray(index.draw(jax.random.key(0), position, 20, training=True))[0]
+    drawn = np.asarray(index.draw(jax.random.key(0), position, 1, 20, training=True))[0]
     assert (np.diff(drawn) > 0).all() and drawn[0] >= 0 and drawn[-1] < 50
-    assert not np.array_equal(drawn, index.draw(jax.random.key(1), position, 20, training=True)[0])
-    fixed = [np.asarray(index.draw(jax.random.key(i), position, 20, training=False)) for i in (0, 1)]
+    assert not np.array_equal(drawn, index.draw(jax.random.key(1), position, 1, 20, training=True)[0])
+    fixed = [np.asarray(index.draw(jax.random.key(i), position, 1, 20, training=False)) for i in (0, 1)]
     np.testing.assert_array_equal(*fixed)
-    np.testing.assert_array_equal(index.draw(jax.random.key(0), position, 50, training=True)[0], np.arange(20))
+    np.testing.assert_array_equal(index.draw(jax.random.key(0), position, 1, 50, training=True)[0], np.arange(20))
     with pytest.raises(InvalidInput, match=r"maximum = 50 is not allowed; it must be at least the length"):
-        index.draw(jax.random.key(0), position, 51, training=True)
+        index.draw(jax.random.key(0), position, 1, 51, training=True)
 
 
 def test_every_position_is_drawn_equally_often():
     position = jnp.arange(10)[None]
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.vmap(lambda key: Randomized(maximum=20).draw(key, position, 10, True))(keys)
+    drawn = jax.vmap(lambda key: Randomized(maximum=20).draw(key, position, 1, 10, True))(keys)
     counts = np.bincount(np.asarray(drawn).ravel(), minlength=20) / 4000
     np.testing.assert_allclose(counts, 0.5, atol=5 * 0.5 / 4000**0.5)
 
 
-def test_a_shift_is_drawn_for_each_row_and_in_training_alone():
-    position = jnp.broadcast_to(jnp.arange(4), (300, 4))
-    drawn = np.asarray(Shifted(maximum=3).draw(jax.random.key(0), position, 4, training=True))
-    assert set(drawn[:, 0]) == {0, 1, 2, 3} and (np.diff(drawn, axis=1) == 1).all()
-    assert Shifted(maximum=3).draw(jax.random.key(0), position, 4, training=False) is position
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_shift_is_drawn_for_each_row_and_in_training_alone(alike):
+    """Also where one line of positions stands for those of all rows."""
+    position = jnp.broadcast_to(jnp.arange(4), (1 if alike else 300, 4))
+    drawn = np.asarray(Shifted(maximum=3).draw(jax.random.key(0), position, 300, 4, training=True))
+    assert drawn.shape == (300, 4) and set(drawn[:, 0]) == {0, 1, 2, 3} and (np.diff(drawn, axis=1) == 1).all()
+    assert Shifted(maximum=3).draw(jax.random.key(0), position, 300, 4, training=False) is position
 
 
 def test_interpolated_positions_are_fractions():

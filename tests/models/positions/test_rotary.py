@@ -194,7 +194,7 @@ def own_frequencies(scheme: Rotary, position: int, width: int, kept: int) -> np.
         divisors = rule.long_factor if position + 1 > ORIGINAL else rule.short_factor
         frequency = plain_frequencies(scheme.base, width) / np.resize(divisors, width // 2)
     else:
-        length = -(-(position + 1) // rule.round_to) * rule.round_to
+        length = ORIGINAL if position < ORIGINAL else -(-(position + 1) // rule.round_to) * rule.round_to
         stretch = max(1.0, rule.factor * length / ORIGINAL - (rule.factor - 1))
         frequency = plain_frequencies(scheme.base * stretch ** (width / (width - 2)), width)
     return np.where(np.arange(width // 2) < kept, frequency, 0)

@@ -100,3 +100,4 @@ def test_the_fingerprint_changes_with_names_texts_and_share():
 def test_decode_prefers_utf8_and_keeps_line_ends():
     assert decode("naïve\r\n".encode()) == "naïve\r\n"
     assert decode("naïve\r\n".encode("latin-1")) == "naïve\r\n"
+    assert decode("naïve 😀\r\n".encode("utf-16")) == "naïve 😀\r\n"

@@ -31,6 +31,13 @@ def test_a_folder_is_walked_in_order_and_text_is_kept(tmp_path):
     assert documents(tmp_path) == dict(found)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\0\0")
+    with pytest.raises(InvalidInput, match=r"data\.corpus\.path: \S+b\.png is not text: it holds a zero byte"):
+        documents(tmp_path)
+
+
 def test_one_file_is_cut_in_two(tmp_path):
     (tmp_path / "own.txt").write_text("0123456789")
     corpus = Files(str(tmp_path / "own.txt"), held_out=0.3)

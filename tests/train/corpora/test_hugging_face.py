@@ -68,6 +68,9 @@ def test_mistakes_are_one_line(library):
         list(HuggingFace("some/set", text_field="label").documents("train"))
     with pytest.raises(InvalidInput, match="held_out_split"):
         HuggingFace("some/set", held_out_split="train")
+    with pytest.raises(InvalidInput, match=r"another split than train_split = 'train', or another slice of it"):
+        HuggingFace("some/set", held_out_split="train[90%:]")
+    HuggingFace("some/set", train_split="train[:90%]", held_out_split="train[90%:]")
 
 
 def test_the_fingerprint_follows_the_rows_and_the_fields(library, monkeypatch):
