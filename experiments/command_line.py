@@ -87,6 +87,7 @@ def _leave_aftermath_unsaid() -> None:
     sys.unraisablehook = lambda ended: None if follows(ended.exc_value) else in_callback(ended)
     threading.excepthook = lambda ended: None if follows(ended.exc_value) else in_thread(ended)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     # Without the cache of compiled programs a start takes longer, and that is all.
     warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation cache entry")
 

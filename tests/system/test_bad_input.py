@@ -260,6 +260,7 @@ def test_processes_that_cannot_work_together(study):
     for arguments, words in (
         (("--process", 0), "given together"),
         (("--coordinator", "127.0.0.1:1", "--processes", 2, "--process", 2), "--process = 2 is not allowed"),
+        (("--cluster", "--processes", 2), "it must be left out with --cluster"),
     ):
         ended = command("train", study, *arguments)
         assert ended.status == 2 and words in one_line(ended.err)
