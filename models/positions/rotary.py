@@ -139,6 +139,10 @@ class Rotary(PositionScheme):
             return x_BxLxHxK
         return self._turn_by_position(x_BxLxHxK, position_BxL[:, :, None], self.frequencies(x_BxLxHxK.shape[-1]))
 
+    def rotate_features(self, x_BxLxHxK: Array, position_BxL: Array) -> Array:
+        angle = self._angle(position_BxL[:, :, None], self.frequencies(x_BxLxHxK.shape[-1]))
+        return turn(x_BxLxHxK, jnp.cos(angle), jnp.sin(angle), self.layout)
+
     def score(self, parameters: dict[str, Array], tile: Tile) -> Array:
         """Scores of a tile, float32 [B, H, Q, T]; queries that share a length take the plain, cheap way."""
         if self.index.zoned:

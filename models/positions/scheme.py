@@ -204,6 +204,11 @@ class PositionScheme:
         """Queries and keys, rotated before they meet; a cache keeps keys as this leaves them. Same shape and dtype."""
         return x_BxLxHxK
 
+    def rotate_features(self, x_BxLxHxK: Array, position_BxL: Array) -> Array:
+        """Features of linear attention, rotated as `rotate` does but never resized: what stands above its division but
+        not below would multiply its outputs. Asked for only of schemes whose logits are plain."""
+        return self.rotate(x_BxLxHxK, position_BxL)
+
     def distance(self, tile: Tile) -> Array:
         """How far back each key counts as being, [B or 1, Q, T]; hooks on logits ask this and not the positions.
 
