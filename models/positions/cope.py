@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ class CoPE(PositionScheme):
 
     max_position: the largest contextual position, p_max (the listing's npos_max - 1).
     """
+
+    one_sided: ClassVar[bool] = True
 
     max_position: int = 64
 

@@ -132,11 +132,14 @@ class PositionScheme:
     index: what positions and distances become before the hooks see them.
     takes: which transforms fit the scheme: of "distances" (and so of positions), of "positions", either of these as
       "whole" numbers alone, or "none" where positions say nothing to it.
+    one_sided: whether the formula is of earlier keys alone, and means nothing for later ones; spans that see ahead are
+      then refused.
     """
 
     registry: ClassVar[Registry] = Registry("position.name")
     name: ClassVar[str]
     takes: ClassVar[str] = "none"
+    one_sided: ClassVar[bool] = False
 
     index: Index = field(default=Identity(), kw_only=True)
 
@@ -212,7 +215,8 @@ class PositionScheme:
     def distance(self, tile: Tile) -> Array:
         """How far back each key counts as being, [B or 1, Q, T]; hooks on logits ask this and not the positions.
 
-        Never negative where the key is visible.
+        Negative for later keys, which are visible under spans that see ahead; schemes that know distances from 0 on
+        alone take those as 0, unless they are `one_sided`.
         """
         if self.index.zoned:
             return zoned_distance(self.index.zones(), tile.query.position, tile.key.position)

@@ -36,6 +36,7 @@ class XPos(PositionScheme):
     """
 
     takes: ClassVar[str] = "positions"
+    one_sided: ClassVar[bool] = True
 
     base: float = 10000.0
     layout: str = "half_split"
@@ -88,7 +89,7 @@ class XPos(PositionScheme):
     def _decayed(self, x_BxHxLxK: Array, offset_BxL: Array) -> Array:
         """Each pair multiplied by `ζ_i^(offset/scale_base)`, in float32; in the dtype of `x`."""
         rates = self.decay_rates(x_BxHxLxK.shape[-1]).astype(np.float32)
-        # The bound cuts padding, and keys more than 16,000 tokens ahead, which nobody sees outside a prefix.
+        # The bound cuts padding, and keys more than 16,000 tokens ahead, which nobody sees.
         exponent_BxLxP = jnp.minimum(offset_BxL[:, :, None] * rates, LARGEST_EXPONENT)
         scale_BxLxP = jnp.exp(exponent_BxLxP)
         scale_BxLxK = as_pairs(scale_BxLxP, scale_BxLxP, self.layout)

@@ -3,6 +3,7 @@
 import pytest
 
 from models.attention import Full, Sliding, Visibility
+from models.attention.visibility import And, Or, Prefix
 from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
 from models.errors import InvalidInput
 from models.experts import Dropless, ExpertChoice, Experts, NoExperts, Soft, TokenChoice
@@ -27,6 +28,7 @@ from models.positions.deberta import DeBERTa
 from models.positions.index import Clipped, Index, Interpolated, LeakyClipped, Randomized, Shifted
 from models.positions.shaw import Shaw
 from models.positions.temperature import LogN, Temperature
+from tests.models.samples import SCHEMES, TINY
 
 SEVEN = tuple(LayerConfig() for _ in range(7))
 
@@ -218,6 +220,37 @@ def test_lengths_beyond_a_table_are_refused_by_name():
     with pytest.raises(InvalidInput) as refused:
         config.require_length("evaluate.length", 33)
     assert str(refused.value).startswith(message)
+
+
+ONE_SIDED = {name: "position.name" for name in ("alibi", "alibi leaky_clipped", "xpos", "cope", "forgetting")} | {
+    "rope dual_chunk": "position.index.name"
+}
+
+
+@pytest.mark.parametrize("span", [Prefix(8), Or((Sliding(3), Prefix(8)))], ids=["prefix", "or"])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_span_that_sees_ahead_refuses_formulas_of_earlier_keys_alone(name, span):
+    scheme = SCHEMES[name]
+    for fields in (
+        {"position": scheme, "span": span},
+        {"pattern": (LayerConfig(), LayerConfig(position=scheme, span=span))},
+    ):
+        if name not in ONE_SIDED:
+            TINY.replace(**fields)
+            continue
+        with pytest.raises(InvalidInput) as refused:
+            TINY.replace(**fields)
+        one = scheme.name if ONE_SIDED[name] == "position.name" else scheme.index.name
+        assert str(refused.value) == (
+            f"span.name = {span.name!r} is not allowed; it must be a span that sees nothing later under "
+            f"{ONE_SIDED[name]} = {one!r}, whose formula is of earlier keys alone"
+        )
+
+
+def test_what_of_earlier_keys_alone_is_allowed_beside_a_span_that_sees_ahead():
+    elsewhere = (LayerConfig(position=ALiBi(), span=Full()), LayerConfig(position=Rotary(), span=Prefix(8)))
+    ModelConfig(pattern=elsewhere)
+    ModelConfig(position=ALiBi(), span=And((Sliding(3), Prefix(8))))
 
 
 def test_experts_are_of_the_model_or_of_a_layer():

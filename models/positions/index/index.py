@@ -37,6 +37,7 @@ class Index:
 
     whole: whether positions and distances stay whole numbers, so that a table can be read at them.
     draws: whether positions come from `draw`. zoned: whether it is distances that change, by `zones`.
+    one_sided: whether the zones are of earlier keys alone.
     """
 
     registry: ClassVar[Registry] = Registry("position.index.name")
@@ -44,6 +45,7 @@ class Index:
     whole: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     zoned: ClassVar[bool] = False
+    one_sided: ClassVar[bool] = False
 
     def place(self, position_BxL: Array) -> Array:
         """The positions that a scheme sees, of true ones or of drawn ones, int32 or float32 of the same shape."""
