@@ -156,8 +156,8 @@ class PositionScheme:
                 f"it takes {TAKES[self.takes]}"
             )
 
-    def check(self, head_size: int) -> None:
-        """Raises InvalidInput where the scheme does not fit heads of this size."""
+    def check(self, head_size: int, field: str = "head_size") -> None:
+        """Raises InvalidInput where the scheme does not fit heads of this size, which `field` decides."""
 
     def maximum_length(self) -> int | None:
         """The first position this scheme is undefined at (a table's length), or None."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.errors import require, require_choice
 from models.positions.rotary import LAYOUTS, as_pairs, turn
-from models.positions.scaling.rule import plain_frequencies
+from models.positions.scaling.rule import plain_frequencies, require_pairs
 from models.positions.scheme import Array, PositionScheme, Tile, Tokens, dot_product
 
 # What a query's or key's scale may be at most, as an exponent of e: its square is far from the largest float32.
@@ -49,8 +49,8 @@ class XPos(PositionScheme):
         require(0 < self.gamma < math.inf, "gamma", self.gamma, "a finite number above 0")
         require(0 < self.scale_base < math.inf, "scale_base", self.scale_base, "a finite number above 0")
 
-    def check(self, head_size: int) -> None:
-        plain_frequencies(self.base, head_size)
+    def check(self, head_size: int, field: str = "head_size") -> None:
+        require_pairs(head_size, field)
 
     def rotate(self, x_BxLxHxK: Array, position_BxL: Array) -> Array:
         frequencies = plain_frequencies(self.base, x_BxLxHxK.shape[-1]).astype(np.float32)

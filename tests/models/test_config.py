@@ -22,6 +22,7 @@ from models.positions import (
     Rotary,
     Scaling,
     Sinusoidal,
+    XPos,
 )
 from models.positions.cope import CoPE
 from models.positions.deberta import DeBERTa
@@ -95,7 +96,15 @@ FIT_LINEAR = (
             {"temperature": LogN(), "mixer": LinearMixer()},
             "temperature.name = 'log_n' … none under mixer.name = 'linear', whose weights a factor does not change",
         ),
-        ({"mixer": LatentMixer(rotary_size=3)}, "head_size = 3 … even for rotary positions"),
+        ({"mixer": LatentMixer(rotary_size=3)}, "mixer.rotary_size = 3 … even for rotary positions"),
+        (
+            {"mixer": LatentMixer(rotary_size=5), "position": XPos()},
+            "mixer.rotary_size = 5 … even for rotary positions",
+        ),
+        (
+            {"mixer": LatentMixer(rotary_size=6), "position": Rotary(share=0.5)},
+            "share = 0.5 … such that int(share · mixer.rotary_size), of 6 here, is even and at least 2, not 3",
+        ),
     ],
 )
 def test_a_mixer_refuses_what_it_cannot_honour(fields, message):
