@@ -134,6 +134,7 @@ class ModelConfig:
             _require_direction(self.layer_span(index), self.layer_position(index))
         for scheme in self.schemes():
             scheme.check_index()
+            scheme.check_width(self.width)
         if len({scheme.index for scheme in self.schemes() if scheme.index.draws}) > 1:
             raise invalid("pattern", "schemes that draw positions differently", "one way of drawing for all layers")
         tables = [scheme.name for scheme in self.schemes() if scheme.has_table()]

@@ -159,6 +159,9 @@ class PositionScheme:
     def check(self, head_size: int, field: str = "head_size") -> None:
         """Raises InvalidInput where the scheme does not fit heads of this size, which `field` decides."""
 
+    def check_width(self, width: int) -> None:
+        """Raises InvalidInput where what `embed` adds does not fit a model of this width."""
+
     def maximum_length(self) -> int | None:
         """The first position this scheme is undefined at (a table's length), or None."""
         return None

@@ -62,6 +62,11 @@ SEVEN = tuple(LayerConfig() for _ in range(7))
             {"width": 60, "position": NoPosition(), "pattern": (LayerConfig(Rotary()),)},
             "head_size = 15 … even for rotary positions",
         ),
+        ({"width": 9, "heads": 3, "position": Sinusoidal()}, "width = 9 … even for sinusoidal positions"),
+        (
+            {"width": 12, "position": NoPosition(), "pattern": (LayerConfig(BaseN(kind="sinusoidal")),)},
+            "width = 12 … a multiple of 8, two per digit, for sinusoidal digits",
+        ),
     ],
 )
 def test_a_model_refuses(fields, message):
@@ -188,6 +193,11 @@ def test_the_pattern_repeats_and_falls_back_on_the_model():
     assert [config.layer_span(i).name for i in range(5)] == ["sliding", "full", "sliding", "full", "sliding"]
     assert config.schemes() == (ALiBi(), NoPosition())
     assert ModelConfig(position=ALiBi()).schemes() == (ALiBi(),)
+
+
+def test_schemes_without_parts_of_the_width_take_any():
+    for scheme in (BaseN(), Learned(), NoPosition()):
+        ModelConfig(width=9, heads=3, position=scheme)
 
 
 def test_two_tables_of_one_kind_are_refused():
