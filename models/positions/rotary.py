@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -199,9 +199,6 @@ class Rotary(PositionScheme):
 
     def plain_logits(self) -> bool:
         return not self._rotates_late()
-
-    def fields(self) -> dict[str, Any]:
-        return {**super().fields(), "scaling": self.scaling.fields()}
 
     def _kept(self, head_size: int) -> np.ndarray:
         """1 for a pair that is rotated, else 0, float64 [width/2]."""

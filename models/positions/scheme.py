@@ -6,10 +6,9 @@ sequence sharding stay correct. Hooks on logits see one tile, never an `L × L` 
 at linear memory. Learned numbers are declared as specs, live in the parameter tree, and come back as an explicit dict.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.struct
 import jax
@@ -261,7 +260,3 @@ class PositionScheme:
     def accumulates(self) -> bool:
         """Whether `change_logits` needs sums over newer keys; key tiles are then visited newest first."""
         return type(self).accumulate is not PositionScheme.accumulate
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}

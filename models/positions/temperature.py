@@ -7,10 +7,9 @@ Softmax over more keys is flatter. A factor that grows with the number of visibl
 extended, keeps attention about as sharp as it was trained.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +53,6 @@ class Temperature:
         """What the scores of queries at these positions are multiplied by, float32 [B or 1, L, 1] or, where heads
         differ, [B or 1, L, H]; None for 1."""
         raise NotImplementedError
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}
 
 
 @Temperature.registry.register("none")

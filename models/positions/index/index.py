@@ -6,10 +6,9 @@ which the distance is a number of the query's less a number of the key's. A bias
 positions rotate queries and keys once a zone. Visibility and temperature go by the token's true position always.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,10 +65,6 @@ class Index:
     def maximum_length(self) -> int | None:
         """The longest text there are positions for, or None without a limit."""
         return None
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}
 
 
 @Index.registry.register("identity")

@@ -1,9 +1,8 @@
 """The contract of RoPE scaling: a rule that replaces the rotary frequencies so that a longer context fits."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -88,7 +87,3 @@ class Scaling:
     def amplitude(self) -> float:
         """The attention factor: what cosines and sines are multiplied by, so that logits are by its square."""
         return 1.0
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}
