@@ -131,8 +131,10 @@ class ModelConfig:
         for index in range(len(self.pattern)):
             self.layer_mixer(index).check(self, index)
             _require_causal(self.layer_experts(index))
+            _require_direction(self.layer_span(index), self.layer_position(index))
         for scheme in self.schemes():
             scheme.check_index()
+            scheme.check_width(self.width)
         if len({scheme.index for scheme in self.schemes() if scheme.index.draws}) > 1:
             raise invalid("pattern", "schemes that draw positions differently", "one way of drawing for all layers")
         tables = [scheme.name for scheme in self.schemes() if scheme.has_table()]
@@ -237,3 +239,11 @@ def _require_causal(experts: Experts) -> None:
     causal = ", ".join(name for name, kind in Experts.registry.items() if kind.causal)
     why = f"{experts.name!r} lets later tokens of a row decide what becomes of earlier ones"
     require(experts.causal, "experts.name", experts.name, f"one of {causal} in a decoder: {why}")
+
+
+def _require_direction(span: Visibility, scheme: PositionScheme) -> None:
+    """Raises InvalidInput where a span shows later keys to what is defined for earlier ones alone."""
+    for what, part in (("position.name", scheme), ("position.index.name", scheme.index)):
+        known = f"{what} = {part.name!r}, whose formula is of earlier keys alone"
+        fits = span.is_causal() or not part.one_sided
+        require(fits, "span.name", span.name, f"a span that sees nothing later under {known}")

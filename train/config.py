@@ -6,6 +6,7 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.errors import invalid, require
+from models.positions.index import Randomized
 from train.checkpoints import CheckpointConfig
 from train.configuration import to_plain
 from train.data import DataConfig
@@ -76,6 +77,10 @@ class RunConfig:
             span = self.model.layer_span(index)
             why = f"{span.name!r} shows tokens what they are to predict, and a run scores them all"
             require(span.is_causal(), "model.span", span.name, f"a span that sees nothing later: {why}")
+        # In short documents only the smallest of the drawn positions would be trained.
+        fits = self.data.packing != "documents" or not isinstance(self.model.drawn_index(), Randomized)
+        allowed = "'windows' under position.index.name = 'randomized', which draws for whole rows"
+        require(fits, "data.packing", self.data.packing, allowed)
 
     def filled_model(self, vocabulary_size: int) -> ModelConfig:
         """The model with what the run knows in place of None: the vocabulary, a table's and a scaling's length.

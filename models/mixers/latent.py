@@ -66,7 +66,7 @@ class LatentMixer(Mixer):
         if _learns_vectors(scheme):
             fit = ", ".join(name for name, cls in PositionScheme.registry.items() if not _learns_vectors(cls()))
             raise invalid("position.name", scheme.name, f"one of {fit} under mixer.name = 'latent'")
-        scheme.check(self.rotated(config))
+        scheme.check(self.rotated(config), "mixer.rotary_size")
 
     def module(self, config: ModelConfig, index: int) -> nn.Module:
         return LatentAttention(config, index, self, name="attention")

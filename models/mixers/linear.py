@@ -45,8 +45,9 @@ class LinearMixer(Mixer):
 
     Positions: those added to embeddings, and rotations, which turn the features in the sum above but not in the sum
     below, whose terms stay positive (Su et al. 2021, "RoFormer", equation 19). There are no logits to change, no keys
-    to hide, and a factor on a query's scores cancels: schemes on logits, spans and temperatures are refused. Beyond the
-    training length nothing is undefined, but the sums grow, and each token weighs less in them.
+    to hide, and a factor on a query's scores cancels: schemes on logits, spans and temperatures are refused, and the
+    attention factor of a scaling ("yarn") has no part in it. Beyond the training length nothing is undefined, but the
+    sums grow, and each token weighs less in them.
 
     feature_map: φ, of each number: "elu_plus_1" (the paper's elu(x) + 1) or "relu", under which a query with no key in
       common gets zeros. chunk: tokens per chunk; more cost more arithmetic and fewer steps.
@@ -215,7 +216,10 @@ class LinearAttention(AttentionModule):
             return jnp.swapaxes(x_BxLxHxK, 1, 2)
 
         plain = features("query", config.heads, "heads"), features("key", groups, "kv_heads")
-        rotated = by_head(scheme.rotate(plain[0], position)), by_head(scheme.rotate(plain[1], position))
+        rotated = (
+            by_head(scheme.rotate_features(plain[0], position)),
+            by_head(scheme.rotate_features(plain[1], position)),
+        )
         v = by_head(self.project("value", x_BxLxD, groups, size, "kv_heads", self.gains.inner))
         before = empty_sums((x_BxLxD.shape[0],), groups, size, size) if cache is None else cache
         if cache is None:

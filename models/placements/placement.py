@@ -1,10 +1,9 @@
 """What a norm placement decides: how the sublayers of one layer, their norms and the residual stream come together."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 
@@ -78,7 +77,3 @@ class Placement:
         grow with depth (Radford et al. 2019, section 2.3).
         """
         return Gains(1.0, 1 / math.sqrt(2 * layers))
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}

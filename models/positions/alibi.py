@@ -28,6 +28,7 @@ class ALiBi(PositionScheme):
     """Subtracts `slope_h · distance` from the logits, after their division by √head_size; nothing is learned."""
 
     takes: ClassVar[str] = "distances"
+    one_sided: ClassVar[bool] = True
 
     def change_logits(self, parameters: dict[str, Array], logits_BxHxQxT: Array, tile: Tile) -> Array:
         """The logits less each head's slope times the distance, float32 [B, H, Q, T]."""

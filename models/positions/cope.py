@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,17 @@ class CoPE(PositionScheme):
     `p_mn = min(Σ_{j = n … m} σ(q_m·k_j/√head_size), max_position)`.
 
     The sum is over keys that the query sees, itself among them; between integers `q·e[p]` is interpolated linearly. The
-    table e belongs to one layer and is shared by its heads, each counting for itself. As in the authors' listing,
-    gates take scaled scores, and e meets the query as it was before the division by √head_size; the paper's equations
-    write neither factor. Beyond the training length contextual positions grow no further than `max_position`: all that
-    was counted past it is equally far. Source: Golovneva et al. (2024), "Contextual Position Encoding: Learning to
-    Count What's Important", section 4 and the listing of appendix B.
+    table e belongs to one layer and is shared by its heads, each counting for itself. As in the authors' listing, gates
+    take scaled scores, and e meets the query without the division by √head_size; the paper's equations write neither
+    factor. A temperature multiplies q wherever it stands, so gates, and with them what is counted, change too. Beyond
+    the training length contextual positions grow no further than `max_position`: all that was counted past it is
+    equally far. Source: Golovneva et al. (2024), "Contextual Position Encoding: Learning to Count What's Important",
+    section 4 and the listing of appendix B.
 
     max_position: the largest contextual position, p_max (the listing's npos_max - 1).
     """
+
+    one_sided: ClassVar[bool] = True
 
     max_position: int = 64
 

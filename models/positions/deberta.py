@@ -35,6 +35,8 @@ def log_bucket(relative_position: np.ndarray, buckets: int, max_distance: int) -
 class DeBERTa(PositionScheme):
     """Logits `(q_m·k_n + q_m·Kr[δ] + k_n·Qr[δ])/√(3·head_size)`, δ the bucket of the distance m - n.
 
+    A temperature multiplies the two products with q, and not k_n·Qr[δ].
+
     Kr and Qr are learned per layer and head, one row per bucket: the products of the paper's shared embedding of
     relative positions with each layer's projections, which fold into them. Under causal attention the buckets of
     negative distances do not occur and have no rows; so it does not matter that the paper reads Qr at δ(n, m) and its

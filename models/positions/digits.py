@@ -41,6 +41,10 @@ class BaseN(PositionScheme):
         require(fits, "digits", self.digits, f"so few that base^digits is at most {LARGEST_POSITION}")
         require_choice("kind", self.kind, KINDS)
 
+    def check_width(self, width: int) -> None:
+        fits = self.kind == "learned" or width % (2 * self.digits) == 0
+        require(fits, "width", width, f"a multiple of {2 * self.digits}, two per digit, for sinusoidal digits")
+
     def maximum_length(self) -> int:
         return self.base**self.digits
 
@@ -60,8 +64,7 @@ class BaseN(PositionScheme):
             table = parameters["table"].astype(jnp.float32)
             added_BxLxD = sum(jnp.take(table[k], digit, axis=0, mode="clip") for k, digit in enumerate(digits))
         else:
-            fits = width % (2 * self.digits) == 0
-            require(fits, "width", width, f"a multiple of {2 * self.digits}, two per digit, for sinusoidal digits")
+            self.check_width(width)
             part = width // self.digits
             frequency = (float(self.base) ** -(np.arange(0, part, 2) / part)).astype(np.float32)
             angles = [digit[:, :, None].astype(jnp.float32) * frequency for digit in digits]

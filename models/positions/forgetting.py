@@ -1,6 +1,7 @@
 """A forget gate on attention: how much of the past each token lets through."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,8 @@ class Forgetting(PositionScheme):
     in the authors' code (biases spread by decay time are for its gates that see no input). Source: Lin et al. (2025),
     "Forgetting Transformer: Softmax Attention with a Forget Gate", section 3.
     """
+
+    one_sided: ClassVar[bool] = True
 
     def feature_parameters(self, width: int, heads: int) -> dict[str, ParameterSpec]:
         """`gate` [width, heads] and `gate_bias` [heads]."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import InvalidInput, require, require_choice
+from models.positions.index import Identity
 from models.positions.rotary import Rotary
 from models.positions.scaling import (
     DynamicNTK,
@@ -25,8 +26,8 @@ Parameters = dict[str, Any]
 
 
 def _given(parameters: Parameters, *names: str) -> Parameters:
-    """Those of the named parameters that are there and not None."""
-    return {name: parameters[name] for name in names if parameters.get(name) is not None}
+    """Those of the named parameters that are there."""
+    return {name: parameters[name] for name in names if name in parameters}
 
 
 def _original_length(parameters: Parameters, maximum: int) -> int:
@@ -97,6 +98,10 @@ ROPE_TYPES: dict[str, Callable[[Parameters, int], Scaling]] = {
 }
 
 
+# Parameters of which None is not what their absence is, by type.
+NONE_MEANS = {"yarn": ("factor", "truncate")}
+
+
 def rotary_from_hugging_face(parameters: Parameters, head_dim: int, max_position_embeddings: int) -> Rotary:
     """The rotary positions of a model whose configuration has these `rope_parameters`, in the half-split layout.
 
@@ -104,13 +109,17 @@ def rotary_from_hugging_face(parameters: Parameters, head_dim: int, max_position
       transformers reads it. `partial_rotary_factor` is the share. "dynamic" refers to `max_position_embeddings`, others
       to `original_max_position_embeddings` and only without that to the former; where "longrope" has no factor, or
       "yarn" None, it is their ratio. Of "yarn", `mscale` and `mscale_all_dim` count only as a pair, and 0 is absent.
+      So is None elsewhere, but for yarn's `truncate`, where it is false.
     Under "dynamic" and "longrope" every query has its own length here (see the scaling rules), where transformers takes
     one for all tokens of a call and leaves the keys in its cache as earlier calls turned them.
     Raises InvalidInput on a `rope_type` that is not one of ROPE_TYPES, on a missing parameter, or on what the scheme
     refuses (a factor below 1, half a pair).
     """
-    rope_type: Any = parameters.get("rope_type", parameters.get("type", "default"))
+    given = {name: value for name, value in parameters.items() if value is not None}
+    rope_type: Any = given.get("rope_type", given.get("type", "default"))
     require_choice("rope_type", rope_type, ROPE_TYPES)
+    meant = {name: parameters[name] for name in NONE_MEANS.get(rope_type, ()) if name in parameters}
+    parameters = given | meant
     try:
         scheme = Rotary(
             base=parameters["rope_theta"],
@@ -144,10 +153,13 @@ def rotary_to_hugging_face(scheme: Rotary, head_dim: int) -> Parameters:
     Rules that have no `rope_type` are written as what equals them: a changed base, or lists of "longrope" that are the
     same at any length. "dynamic" names no original length: the model's `max_position_embeddings` must be it. Layout and
     dtype of angles have no place there: of an interleaved scheme, the columns of the projections have to be permuted.
-    Raises InvalidInput where a scheme cannot be written: an original length is None, LongRoPE leaves tokens unscaled,
-    or a scaling with a proportional share is more than a base and a factor.
+    Raises InvalidInput where a scheme cannot be written: it has an index transform, an original length is None,
+    LongRoPE leaves tokens unscaled, or a scaling with a proportional share is more than a base and a factor.
     """
     scheme.check(head_dim)
+    index = scheme.index
+    allowed = "identity: rope_parameters of Hugging Face have no place for a change of positions or distances"
+    require(isinstance(index, Identity), "position.index.name", index.name, allowed)
     proportional = scheme.share_rule == "proportional" and scheme.share < 1
     parameters: Parameters = {
         "rope_theta": scheme.base,

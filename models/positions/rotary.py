@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from models.errors import InvalidInput, require, require_choice
 from models.positions.index import Zone
 from models.positions.scaling import NoScaling, Scaling
-from models.positions.scaling.rule import plain_frequencies
+from models.positions.scaling.rule import require_pairs
 from models.positions.scheme import Array, PositionScheme, Tile, Tokens, dot_product
 
 LAYOUTS = ("half_split", "interleaved")
@@ -103,17 +103,17 @@ class Rotary(PositionScheme):
         require_choice("share_rule", self.share_rule, SHARE_RULES)
         require_choice("angles", self.angles, ANGLES)
 
-    def check(self, head_size: int) -> None:
-        width = self.width(head_size)
-        plain_frequencies(self.base, width)
+    def check(self, head_size: int, field: str = "head_size") -> None:
+        width = self.width(head_size, field)
+        require_pairs(width, field)
         self.scaling.check(width)
 
-    def width(self, head_size: int) -> int:
+    def width(self, head_size: int, field: str = "head_size") -> int:
         """How many numbers of a head stand in pairs. Raises InvalidInput where "partial" would leave half a pair."""
         if self.share == 1 or self.share_rule == "proportional":
             return head_size
         width = int(head_size * self.share)
-        allowed = f"such that int(share · head_size), of {head_size} here, is even and at least 2, not {width}"
+        allowed = f"such that int(share · {field}), of {head_size} here, is even and at least 2, not {width}"
         require(width >= 2 and width % 2 == 0, "share", self.share, allowed)
         return width
 
@@ -138,6 +138,10 @@ class Rotary(PositionScheme):
         if self._rotates_late():
             return x_BxLxHxK
         return self._turn_by_position(x_BxLxHxK, position_BxL[:, :, None], self.frequencies(x_BxLxHxK.shape[-1]))
+
+    def rotate_features(self, x_BxLxHxK: Array, position_BxL: Array) -> Array:
+        angle = self._angle(position_BxL[:, :, None], self.frequencies(x_BxLxHxK.shape[-1]))
+        return turn(x_BxLxHxK, jnp.cos(angle), jnp.sin(angle), self.layout)
 
     def score(self, parameters: dict[str, Array], tile: Tile) -> Array:
         """Scores of a tile, float32 [B, H, Q, T]; queries that share a length take the plain, cheap way."""
@@ -195,9 +199,6 @@ class Rotary(PositionScheme):
 
     def plain_logits(self) -> bool:
         return not self._rotates_late()
-
-    def fields(self) -> dict[str, Any]:
-        return {**super().fields(), "scaling": self.scaling.fields()}
 
     def _kept(self, head_size: int) -> np.ndarray:
         """1 for a pair that is rotated, else 0, float64 [width/2]."""

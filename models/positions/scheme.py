@@ -6,10 +6,9 @@ sequence sharding stay correct. Hooks on logits see one tile, never an `L × L` 
 at linear memory. Learned numbers are declared as specs, live in the parameter tree, and come back as an explicit dict.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.struct
 import jax
@@ -135,11 +134,14 @@ class PositionScheme:
     index: what positions and distances become before the hooks see them.
     takes: which transforms fit the scheme: of "distances" (and so of positions), of "positions", either of these as
       "whole" numbers alone, or "none" where positions say nothing to it.
+    one_sided: whether the formula is of earlier keys alone, and means nothing for later ones; spans that see ahead are
+      then refused.
     """
 
     registry: ClassVar[Registry] = Registry("position.name")
     name: ClassVar[str]
     takes: ClassVar[str] = "none"
+    one_sided: ClassVar[bool] = False
 
     index: Index = field(default=Identity(), kw_only=True)
 
@@ -156,8 +158,11 @@ class PositionScheme:
                 f"it takes {TAKES[self.takes]}"
             )
 
-    def check(self, head_size: int) -> None:
-        """Raises InvalidInput where the scheme does not fit heads of this size."""
+    def check(self, head_size: int, field: str = "head_size") -> None:
+        """Raises InvalidInput where the scheme does not fit heads of this size, which `field` decides."""
+
+    def check_width(self, width: int) -> None:
+        """Raises InvalidInput where what `embed` adds does not fit a model of this width."""
 
     def maximum_length(self) -> int | None:
         """The first position this scheme is undefined at (a table's length), or None."""
@@ -207,10 +212,16 @@ class PositionScheme:
         """Queries and keys, rotated before they meet; a cache keeps keys as this leaves them. Same shape and dtype."""
         return x_BxLxHxK
 
+    def rotate_features(self, x_BxLxHxK: Array, position_BxL: Array) -> Array:
+        """Features of linear attention, rotated as `rotate` does but never resized: what stands above its division but
+        not below would multiply its outputs. Asked for only of schemes whose logits are plain."""
+        return self.rotate(x_BxLxHxK, position_BxL)
+
     def distance(self, tile: Tile) -> Array:
         """How far back each key counts as being, [B or 1, Q, T]; hooks on logits ask this and not the positions.
 
-        Never negative where the key is visible.
+        Negative for later keys, which are visible under spans that see ahead; schemes that know distances from 0 on
+        alone take those as 0, unless they are `one_sided`.
         """
         if self.index.zoned:
             return zoned_distance(self.index.zones(), tile.query.position, tile.key.position)
@@ -252,7 +263,3 @@ class PositionScheme:
     def accumulates(self) -> bool:
         """Whether `change_logits` needs sums over newer keys; key tiles are then visited newest first."""
         return type(self).accumulate is not PositionScheme.accumulate
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}

@@ -32,10 +32,13 @@ class Sinusoidal(PositionScheme):
         require_choice("layout", self.layout, LAYOUTS)
         require(math.isfinite(self.base) and self.base > 1, "base", self.base, "a finite number above 1")
 
+    def check_width(self, width: int) -> None:
+        require(width % 2 == 0, "width", width, "even for sinusoidal positions")
+
     def embed(self, parameters: dict[str, Array], position_BxL: Array, width: int) -> Array:
         """float32 [B or 1, L, width]; the angles are float32 products of integer positions. Raises InvalidInput when
         `width` is odd."""
-        require(width % 2 == 0, "width", width, "even for sinusoidal positions")
+        self.check_width(width)
         frequency_W = (self.base ** -(np.arange(0, width, 2) / width)).astype(np.float32)
         angle_BxLxW = position_BxL[:, :, None].astype(jnp.float32) * frequency_W
         sine, cosine = jnp.sin(angle_BxLxW), jnp.cos(angle_BxLxW)

@@ -1,13 +1,15 @@
-"""Temperatures: what the scores of each query are multiplied by before any bias, beside the 1/√head_size of them all.
+"""Temperatures: what each query is multiplied by, beside 1/√head_size, and so its scores, before any bias.
+
+All that a scheme makes of the query has the factor too: CoPE's gates and its `q·e`, Shaw's `q·a`, DeBERTa's `q·Kr`.
+What it makes of keys or of positions alone has not: DeBERTa's `k·Qr`, biases, forget gates.
 
 Softmax over more keys is flatter. A factor that grows with the number of visible keys, or with how far the context is
 extended, keeps attention about as sharp as it was trained.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,10 +53,6 @@ class Temperature:
         """What the scores of queries at these positions are multiplied by, float32 [B or 1, L, 1] or, where heads
         differ, [B or 1, L, H]; None for 1."""
         raise NotImplementedError
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}
 
 
 @Temperature.registry.register("none")
@@ -125,7 +123,8 @@ class ScalableSoftmax(Temperature):
 
     s_h starts at 1 over the mean of ln 1 … ln L, for the original length L in tokens: then the mean factor of a text of
     that length is 1, and a model that was trained without it is disturbed least (L = 1024 gives 0.168). The first
-    token's factor is 0, which changes nothing: it has but itself to look at. Beyond L the factor keeps growing.
+    token's factor is 0, which changes nothing where it has but itself to look at; beside the sink of mixer.sink =
+    "learned", or later keys under the span "prefix", its scores are all 0. Beyond L the factor keeps growing.
     Source: Nakanishi (2025), "Scalable-Softmax Is Superior for Attention", without the bias parameter that the paper
     finds to hurt at greater lengths.
     """

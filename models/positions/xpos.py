@@ -10,7 +10,7 @@ import numpy as np
 
 from models.errors import require, require_choice
 from models.positions.rotary import LAYOUTS, as_pairs, turn
-from models.positions.scaling.rule import plain_frequencies
+from models.positions.scaling.rule import plain_frequencies, require_pairs
 from models.positions.scheme import Array, PositionScheme, Tile, Tokens, dot_product
 
 # What a query's or key's scale may be at most, as an exponent of e: its square is far from the largest float32.
@@ -36,6 +36,7 @@ class XPos(PositionScheme):
     """
 
     takes: ClassVar[str] = "positions"
+    one_sided: ClassVar[bool] = True
 
     base: float = 10000.0
     layout: str = "half_split"
@@ -48,8 +49,8 @@ class XPos(PositionScheme):
         require(0 < self.gamma < math.inf, "gamma", self.gamma, "a finite number above 0")
         require(0 < self.scale_base < math.inf, "scale_base", self.scale_base, "a finite number above 0")
 
-    def check(self, head_size: int) -> None:
-        plain_frequencies(self.base, head_size)
+    def check(self, head_size: int, field: str = "head_size") -> None:
+        require_pairs(head_size, field)
 
     def rotate(self, x_BxLxHxK: Array, position_BxL: Array) -> Array:
         frequencies = plain_frequencies(self.base, x_BxLxHxK.shape[-1]).astype(np.float32)
@@ -88,7 +89,7 @@ class XPos(PositionScheme):
     def _decayed(self, x_BxHxLxK: Array, offset_BxL: Array) -> Array:
         """Each pair multiplied by `ζ_i^(offset/scale_base)`, in float32; in the dtype of `x`."""
         rates = self.decay_rates(x_BxHxLxK.shape[-1]).astype(np.float32)
-        # The bound cuts padding, and keys more than 16,000 tokens ahead, which nobody sees outside a prefix.
+        # The bound cuts padding, and keys more than 16,000 tokens ahead, which nobody sees.
         exponent_BxLxP = jnp.minimum(offset_BxL[:, :, None] * rates, LARGEST_EXPONENT)
         scale_BxLxP = jnp.exp(exponent_BxLxP)
         scale_BxLxK = as_pairs(scale_BxLxP, scale_BxLxP, self.layout)

@@ -21,7 +21,10 @@ from models.attention.visibility import (
     Strided,
     Visibility,
 )
+from models.mixers import SoftmaxMixer
 from models.positions import ALiBi, NoPosition, Rotary, XPos
+from models.positions.cope import CoPE
+from models.positions.deberta import DeBERTa
 from models.positions.index import (
     Clipped,
     DualChunk,
@@ -45,6 +48,7 @@ from models.positions.temperature import (
     YaRNTemperature,
 )
 from tests.conformance.layer import (
+    HEADS,
     KEY,
     LENGTH,
     QUERY,
@@ -53,10 +57,12 @@ from tests.conformance.layer import (
     by_definition,
     by_module,
     dot_products,
+    parameters_of,
     plain,
     turned,
 )
 from tests.conformance.rows import cases
+from tests.models.samples import random
 
 TOLERANCE = 1e-5
 
@@ -227,6 +233,59 @@ def test_temperatures(conforms, temperature, factor):
     learned = {"temperature_s": jnp.full(6, 0.7)} if isinstance(temperature, ScalableSoftmax) else {}
     got = by_module(ALiBi(), temperature=temperature, **learned)
     conforms(got, by_definition(bias=alibi(), factor=factor), TOLERANCE)
+
+
+FACTOR = 1.7
+
+
+@pytest.mark.conformance("temperature constant", reference="q times the factor, wherever q stands (deberta)")
+def test_a_temperature_multiplies_products_with_the_query_alone(conforms):
+    scheme = DeBERTa(max_distance=5, buckets=None)
+    tables = parameters_of(scheme.layer_parameters(HEADS, SIZE))
+    kr, qr = (np.asarray(tables[name], np.float64) for name in ("key", "query"))
+    row = np.clip(QUERY - KEY, 0, 4)
+
+    def scores(q, k):
+        of_query = dot_products(q, k) + np.einsum("hmk,mnhk->hmn", q, kr[row])
+        return FACTOR * of_query + np.einsum("hnk,mnhk->hmn", k, qr[row])
+
+    learned = {f"position_{name}": value for name, value in tables.items()}
+    wanted = by_definition(scores, divisor=np.sqrt(3 * SIZE))
+    conforms(by_module(scheme, temperature=Constant(FACTOR), **learned), wanted, TOLERANCE)
+
+
+@pytest.mark.conformance("temperature constant", reference="q times the factor, wherever q stands (cope)")
+def test_a_temperature_changes_gates_too(conforms):
+    scheme = CoPE(max_position=6)
+    tables = parameters_of(scheme.layer_parameters(HEADS, SIZE))
+    e = np.asarray(tables["embedding"], np.float64)
+
+    def scores(q, k):
+        logits = FACTOR * dot_products(q, k) / np.sqrt(SIZE)
+        gates = np.where(QUERY >= KEY, 1 / (1 + np.exp(-logits)), 0)
+        position = np.minimum(np.flip(np.flip(gates, -1).cumsum(-1), -1), 6)
+        at_integers = FACTOR * q @ e.T
+        low = np.floor(position).astype(int)
+        below, above = (np.take_along_axis(at_integers, at, -1) for at in (low, np.minimum(low + 1, 6)))
+        return logits + below + (position - low) * (above - below)
+
+    wanted = by_definition(scores, divisor=1.0)
+    got = by_module(scheme, temperature=Constant(FACTOR), position_embedding=tables["embedding"])
+    conforms(got, wanted, TOLERANCE)
+
+
+@pytest.mark.conformance("temperature scalable_softmax", reference="a first factor of 0 beside a sink")
+def test_a_factor_of_0_leaves_the_first_token_what_the_sink_does_not_take(conforms):
+    sink = random(HEADS, seed=15)
+    got = by_module(
+        NoPosition(),
+        temperature=ScalableSoftmax(9),
+        mixer=SoftmaxMixer(sink="learned"),
+        temperature_s=jnp.full(HEADS, 0.7),
+        sink=sink,
+    )
+    first = np.asarray(sink, np.float64)[:, None, None]
+    conforms(got, by_definition(factor=0.7 * np.log(VISIBLE), sink=first), TOLERANCE)
 
 
 # Spans.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.mixers import LatentMixer, LinearMixer, SoftmaxMixer
-from models.positions import ALiBi, NoPosition, Rotary
+from models.positions import ALiBi, NoPosition, Rotary, YaRN
 from models.positions.index import Clipped
 from tests.conformance.layer import (
     CAUSAL,
@@ -185,9 +185,17 @@ def elu_plus_1(x):
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0))) + 1
 
 
+YARN = Rotary(scaling=YaRN(factor=8.0, original_length=9), share=0.5)
 LINEAR = {
     "linear": ("elu_plus_1", NoPosition(), elu_plus_1, dot_products, "Katharopoulos et al. 2020, equation 9"),
     "linear rope": ("elu_plus_1", Rotary(), elu_plus_1, turned(plain()), "Su et al. 2021, RoFormer, equation 19"),
+    "linear rope partial yarn": (
+        "elu_plus_1",
+        YARN,
+        elu_plus_1,
+        turned(YARN.frequencies(SIZE)),
+        "RoFormer, equation 19: rotations alone, no attention factor",
+    ),
     "linear relu": ("relu", NoPosition(), lambda x: np.maximum(x, 0), dot_products, "the quadratic form of ReLU"),
 }
 

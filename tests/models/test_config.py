@@ -3,6 +3,7 @@
 import pytest
 
 from models.attention import Full, Sliding, Visibility
+from models.attention.visibility import And, Or, Prefix
 from models.config import FeedForwardConfig, LayerConfig, ModelConfig, NormConfig
 from models.errors import InvalidInput
 from models.experts import Dropless, ExpertChoice, Experts, NoExperts, Soft, TokenChoice
@@ -21,12 +22,14 @@ from models.positions import (
     Rotary,
     Scaling,
     Sinusoidal,
+    XPos,
 )
 from models.positions.cope import CoPE
 from models.positions.deberta import DeBERTa
 from models.positions.index import Clipped, Index, Interpolated, LeakyClipped, Randomized, Shifted
 from models.positions.shaw import Shaw
 from models.positions.temperature import LogN, Temperature
+from tests.models.samples import SCHEMES, TINY
 
 SEVEN = tuple(LayerConfig() for _ in range(7))
 
@@ -58,6 +61,11 @@ SEVEN = tuple(LayerConfig() for _ in range(7))
         (
             {"width": 60, "position": NoPosition(), "pattern": (LayerConfig(Rotary()),)},
             "head_size = 15 … even for rotary positions",
+        ),
+        ({"width": 9, "heads": 3, "position": Sinusoidal()}, "width = 9 … even for sinusoidal positions"),
+        (
+            {"width": 12, "position": NoPosition(), "pattern": (LayerConfig(BaseN(kind="sinusoidal")),)},
+            "width = 12 … a multiple of 8, two per digit, for sinusoidal digits",
         ),
     ],
 )
@@ -93,7 +101,15 @@ FIT_LINEAR = (
             {"temperature": LogN(), "mixer": LinearMixer()},
             "temperature.name = 'log_n' … none under mixer.name = 'linear', whose weights a factor does not change",
         ),
-        ({"mixer": LatentMixer(rotary_size=3)}, "head_size = 3 … even for rotary positions"),
+        ({"mixer": LatentMixer(rotary_size=3)}, "mixer.rotary_size = 3 … even for rotary positions"),
+        (
+            {"mixer": LatentMixer(rotary_size=5), "position": XPos()},
+            "mixer.rotary_size = 5 … even for rotary positions",
+        ),
+        (
+            {"mixer": LatentMixer(rotary_size=6), "position": Rotary(share=0.5)},
+            "share = 0.5 … such that int(share · mixer.rotary_size), of 6 here, is even and at least 2, not 3",
+        ),
     ],
 )
 def test_a_mixer_refuses_what_it_cannot_honour(fields, message):
@@ -179,6 +195,11 @@ def test_the_pattern_repeats_and_falls_back_on_the_model():
     assert ModelConfig(position=ALiBi()).schemes() == (ALiBi(),)
 
 
+def test_schemes_without_parts_of_the_width_take_any():
+    for scheme in (BaseN(), Learned(), NoPosition()):
+        ModelConfig(width=9, heads=3, position=scheme)
+
+
 def test_two_tables_of_one_kind_are_refused():
     with pytest.raises(InvalidInput, match="two schemes 'learned' with tables"):
         ModelConfig(position=Learned(length=64), pattern=(LayerConfig(), LayerConfig(Learned(length=32))))
@@ -218,6 +239,37 @@ def test_lengths_beyond_a_table_are_refused_by_name():
     with pytest.raises(InvalidInput) as refused:
         config.require_length("evaluate.length", 33)
     assert str(refused.value).startswith(message)
+
+
+ONE_SIDED = {name: "position.name" for name in ("alibi", "alibi leaky_clipped", "xpos", "cope", "forgetting")} | {
+    "rope dual_chunk": "position.index.name"
+}
+
+
+@pytest.mark.parametrize("span", [Prefix(8), Or((Sliding(3), Prefix(8)))], ids=["prefix", "or"])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_span_that_sees_ahead_refuses_formulas_of_earlier_keys_alone(name, span):
+    scheme = SCHEMES[name]
+    for fields in (
+        {"position": scheme, "span": span},
+        {"pattern": (LayerConfig(), LayerConfig(position=scheme, span=span))},
+    ):
+        if name not in ONE_SIDED:
+            TINY.replace(**fields)
+            continue
+        with pytest.raises(InvalidInput) as refused:
+            TINY.replace(**fields)
+        one = scheme.name if ONE_SIDED[name] == "position.name" else scheme.index.name
+        assert str(refused.value) == (
+            f"span.name = {span.name!r} is not allowed; it must be a span that sees nothing later under "
+            f"{ONE_SIDED[name]} = {one!r}, whose formula is of earlier keys alone"
+        )
+
+
+def test_what_of_earlier_keys_alone_is_allowed_beside_a_span_that_sees_ahead():
+    elsewhere = (LayerConfig(position=ALiBi(), span=Full()), LayerConfig(position=Rotary(), span=Prefix(8)))
+    ModelConfig(pattern=elsewhere)
+    ModelConfig(position=ALiBi(), span=And((Sliding(3), Prefix(8))))
 
 
 def test_experts_are_of_the_model_or_of_a_layer():

@@ -9,6 +9,7 @@ from experiments.evaluation.config import EvaluationConfig
 from models.attention.visibility import Prefix
 from models.config import LayerConfig, ModelConfig
 from models.errors import InvalidInput
+from models.positions.index import Randomized, Shifted
 from models.positions.learned import Learned
 from models.positions.rotary import Rotary
 from models.positions.scaling.yarn import YaRN
@@ -22,6 +23,7 @@ from train.sharding import MeshConfig, ShardingConfig
 from train.tokenizers.byte import Byte
 
 RUN = RunConfig()
+RANDOMIZED = Rotary(index=Randomized(maximum=1024))
 
 
 def changed(**changes) -> RunConfig:
@@ -101,11 +103,27 @@ def test_the_vocabulary_is_the_tokenizers_or_a_larger_one():
             {"model": ModelConfig(layers=2, pattern=(LayerConfig(), LayerConfig(span=Prefix(8))))},
             "model.span = 'prefix' is not allowed; it must be a span that sees nothing later",
         ),
+        (
+            {"model": ModelConfig(position=RANDOMIZED), "data": DataConfig(packing="documents")},
+            "data.packing = 'documents' is not allowed; it must be 'windows' under position.index.name = 'randomized'",
+        ),
+        (
+            {
+                "model": ModelConfig(pattern=(LayerConfig(), LayerConfig(position=RANDOMIZED))),
+                "data": DataConfig(packing="documents"),
+            },
+            "data.packing = 'documents' is not allowed",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_each_other_are_refused(changes, words):
     with pytest.raises(InvalidInput, match=words):
         changed(**changes)
+
+
+def test_other_draws_go_with_documents_and_random_positions_with_windows():
+    changed(model=ModelConfig(position=Rotary(index=Shifted())), data=DataConfig(packing="documents"))
+    changed(model=ModelConfig(position=RANDOMIZED))
 
 
 @pytest.mark.parametrize(

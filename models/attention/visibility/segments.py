@@ -45,8 +45,9 @@ class Prefix(Visibility):
 
     Raffel et al. 2020 (T5), section 3.2.1, the prefix language model; Dong et al. 2019 (UniLM). The one span that sees
     ahead: tokens of the prefix see those they would be asked to predict, so runs, which score every token, refuse it; a
-    loop of one's own may score what follows. A cache gives the same as all at once only if the whole prefix enters it
-    together. Beyond the prefix nothing is skipped but the future.
+    loop of one's own may score what follows. Positions whose formula is of earlier keys alone are refused (ALiBi, xPos,
+    CoPE, forgetting). A cache gives the same as all at once only if the whole prefix enters it together. Beyond the
+    prefix nothing is skipped but the future.
     """
 
     length: int = 64

@@ -110,6 +110,8 @@ class DualChunk(Zoned):
     code has original_length in the place of original_length - 1, one more than training showed.
     """
 
+    one_sided: ClassVar[bool] = True
+
     original_length: int | None = None
     local: int | None = None
 

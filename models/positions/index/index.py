@@ -6,10 +6,9 @@ which the distance is a number of the query's less a number of the key's. A bias
 positions rotate queries and keys once a zone. Visibility and temperature go by the token's true position always.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +36,7 @@ class Index:
 
     whole: whether positions and distances stay whole numbers, so that a table can be read at them.
     draws: whether positions come from `draw`. zoned: whether it is distances that change, by `zones`.
+    one_sided: whether the zones are of earlier keys alone.
     """
 
     registry: ClassVar[Registry] = Registry("position.index.name")
@@ -44,6 +44,7 @@ class Index:
     whole: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     zoned: ClassVar[bool] = False
+    one_sided: ClassVar[bool] = False
 
     def place(self, position_BxL: Array) -> Array:
         """The positions that a scheme sees, of true ones or of drawn ones, int32 or float32 of the same shape."""
@@ -65,10 +66,6 @@ class Index:
     def maximum_length(self) -> int | None:
         """The longest text there are positions for, or None without a limit."""
         return None
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}
 
 
 @Index.registry.register("identity")

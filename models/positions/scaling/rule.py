@@ -1,9 +1,8 @@
 """The contract of RoPE scaling: a rule that replaces the rotary frequencies so that a longer context fits."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -13,12 +12,17 @@ from models.positions.original_length import filled_length
 from models.registry import Registry
 
 
+def require_pairs(width: int, field: str) -> None:
+    """Raises InvalidInput, naming `field`, unless the rotary width is a number of pairs."""
+    require(width >= 2 and width % 2 == 0, field, width, "even for rotary positions")
+
+
 def plain_frequencies(base: float, width: int) -> np.ndarray:
     """`θ_i = base^(-2i/width)`, radians per token, float64 [width/2]. Source: Su et al. (2021), "RoFormer", eq. 15.
 
     Raises InvalidInput unless the rotary width (the head size) is even.
     """
-    require(width >= 2 and width % 2 == 0, "head_size", width, "even for rotary positions")
+    require_pairs(width, "head_size")
     return base ** -(np.arange(0, width, 2) / width)
 
 
@@ -83,7 +87,3 @@ class Scaling:
     def amplitude(self) -> float:
         """The attention factor: what cosines and sines are multiplied by, so that logits are by its square."""
         return 1.0
-
-    def fields(self) -> dict[str, Any]:
-        """Name and fields, for messages and tables."""
-        return {"name": self.name, **dataclasses.asdict(self)}

@@ -8,10 +8,12 @@ import pytest
 
 from models.errors import InvalidInput
 from models.positions.hugging_face import (
+    ROPE_TYPES,
     frequencies_from_hugging_face,
     rotary_from_hugging_face,
     rotary_to_hugging_face,
 )
+from models.positions.index import Clipped, Interpolated, Shifted
 from models.positions.rotary import Rotary
 from models.positions.scaling import (
     DynamicNTK,
@@ -161,6 +163,48 @@ def test_what_cannot_be_written_is_refused():
         rotary_to_hugging_face(Rotary(scaling=YaRN(factor=2.0)), 32)
     with pytest.raises(InvalidInput, match=r"^scaling\.unscaled_tokens = 4 is not allowed; it must be 0"):
         rotary_to_hugging_face(Rotary(scaling=LongRoPE(original_length=64, unscaled_tokens=4)), 32)
+
+
+@pytest.mark.parametrize("index", [Interpolated(4.0), Clipped(8), Shifted(8)], ids=lambda index: index.name)
+def test_an_index_transform_cannot_be_written(index):
+    with pytest.raises(InvalidInput) as refused:
+        rotary_to_hugging_face(Rotary(index=index), 32)
+    message = f"position.index.name = {index.name!r} is not allowed; it must be identity: rope_parameters of Hugging "
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ROPE_TYPES)
+def test_none_is_absent(name):
+    """Of every parameter alone; but for those of yarn in which Hugging Face reads something."""
+    parameters = {
+        "rope_theta": 1e4,
+        "rope_type": name,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "partial_rotary_factor": 0.5,
+        "short_factor": [1.0] * 4,
+        "long_factor": [2.0] * 4,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "beta_fast": 16.0,
+        "beta_slow": 2.0,
+        "truncate": False,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.0,
+        "attention_factor": 1.5,
+        "type": "default",
+    }
+
+    def read(parameters):
+        try:
+            return rotary_from_hugging_face(parameters, 16, 256)
+        except InvalidInput as error:
+            return str(error)
+
+    assert isinstance(read(parameters), Rotary)
+    for parameter in parameters.keys() - ({"factor", "truncate"} if name == "yarn" else set()):
+        without = {key: value for key, value in parameters.items() if key != parameter}
+        assert read(parameters | {parameter: None}) == read(without), parameter
 
 
 def test_unknown_types_and_missing_parameters_are_refused():

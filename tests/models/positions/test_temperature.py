@@ -40,7 +40,6 @@ def test_the_registry_holds_the_family_by_its_names():
 @pytest.mark.parametrize("heads", [1, 3])
 def test_a_number_for_every_query_and_perhaps_head(temperature, heads):
     assert hash(temperature) == hash(dataclasses.replace(temperature))
-    assert temperature.fields() == {"name": temperature.name, **dataclasses.asdict(temperature)}
     scale = temperature.scale(fresh(temperature, heads), POSITION)
     if temperature.name == "none":
         assert scale is None
