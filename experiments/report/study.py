@@ -137,13 +137,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: its resolved configuration, what it logged, where it came from, its evaluations."""
+    """One run folder: its resolved configuration, what it logged, where it came from, its evaluations.
+
+    `seconds`: how long training took, known once it is finished.
+    """
 
     run_id: str
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     provenance: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,14 @@ def _run(folder: Path, run_id: str, problems: list[str]) -> Run:
         elif content is not None:
             problems.append(f"runs/{run_id}/evaluation/{path.name}: not an evaluation, left out")
     metrics = _metrics(folder / "metrics.jsonl", problems)
-    return Run(run_id, optional("config.json"), metrics, optional("provenance.json"), tuple(evaluations))
+    return Run(
+        run_id=run_id,
+        config=optional("config.json"),
+        metrics=metrics,
+        provenance=optional("provenance.json"),
+        evaluations=tuple(evaluations),
+        seconds=number(optional("finished.json").get("seconds")),
+    )
 
 
 def _json(path: Path, problems: list[str]) -> Any:

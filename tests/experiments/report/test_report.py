@@ -11,9 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments.report import write_report
+from experiments.report.study import read_study
+from experiments.report.tables import provenance_tables
 from experiments.report.text import bits
 from models.errors import InvalidInput
 from tests.experiments.report.synthetic import equal_bytes, evaluation, quickstart, vocabularies, write_run, write_study
+from tests.system.tiny import run_config, write_texts
+from train.loop import train
 
 OF_SCHEMES = ("bias_by_distance", "score_by_distance", "rotary_spectrum")
 VOID = {"meta", "br", "img", "input", "link", "hr", "wbr"}
@@ -279,13 +283,31 @@ def test_damaged_files_of_a_run_are_told_and_the_rest_is_shown(tmp_path):
 def test_provenance_and_tokenizers_are_told_where_they_differ(tmp_path):
     for index, vocabulary in enumerate((512, 2048)):
         evaluations = [evaluation(f"v{vocabulary}", f"r{index}", 2.2, 0.1)]
-        write_run(tmp_path, f"r{index}", evaluations, vocabulary=vocabulary, device=f"cpu {index}")
+        write_run(tmp_path, f"r{index}", evaluations, vocabulary=vocabulary, device_kind=f"cpu {index}")
     points = [{"label": f"v{v}", "run_id": f"r{i}", "overrides": {"size": v}} for i, v in enumerate((512, 2048))]
     page = page_of(write_study(tmp_path, points))
-    for word in ("cpu 0", "cpu 1", "tok512", "tok2048", "0f3c1d9a7be2", "jax = 0.10.2", "size = 2048"):
+    words = ("cpu 0", "cpu 1", "tok512", "tok2048", "0f3c1d9a7be2", "jax = 0.10.2", "size = 2048")
+    for word in (*words, "held-out text hash 4e3385e7", "data hash 9a41c07e"):
         assert word in page.text
     assert "The tokenizers differ: the same number of final tokens covers different text" in page.text
     assert page.text.count("0f3c1d9a7be2") == 1  # what all runs share is told once
+
+
+def test_a_real_run_tells_all_that_the_report_shows_of_it(tmp_path):
+    """And the invented runs hold just what training writes."""
+    real, invented = tmp_path / "runs" / "real", tmp_path / "runs" / "invented"
+    write_texts(tmp_path)
+    train(run_config(tmp_path), real)
+    write_run(tmp_path, "invented", [])
+    for name in ("provenance.json", "finished.json"):
+        written = json.loads((real / name).read_text())
+        assert written.keys() == json.loads((invented / name).read_text()).keys()
+    page_of(write_study(tmp_path, [{"label": "rope", "run_id": "real"}]))
+    (row,) = rows_of(tmp_path / "report" / "results.csv")
+    assert float(row["train_seconds"]) == written["seconds"] > 0
+    common, _ = provenance_tables(read_study(tmp_path))
+    told = {name.text: value.text for name, value in common.rows}
+    assert len(told) == 10 and "–" not in {told[key] for key in told.keys() - {"commit"}}
 
 
 def test_what_the_schemes_do_is_drawn_for_those_of_the_study(study):
