@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.text import clean
+from experiments.study import MANIFEST, progress, read_manifest
 from models.errors import InvalidInput
 
 # A loss beyond this is a model that has lost all sense; it is told like an infinite one, so that it needs no axis.
@@ -181,15 +182,9 @@ class Study:
 
 def read_study(folder: Path) -> Study:
     """Reads the study in `folder`. Raises InvalidInput where it holds no readable study.json."""
-    path = folder / "study.json"
-    if not path.is_file():
-        raise InvalidInput(f"{folder} is not a study folder: it must hold a file study.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {clean(error)}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
-        raise InvalidInput(f"{path} is not a study: it must be an object with a list `points`")
+    if not (folder / MANIFEST).is_file():
+        raise InvalidInput(f"{folder} is not a study folder: it must hold a file {MANIFEST}")
+    content = read_manifest(folder)
     problems: list[str] = []
     points = [_point(folder, index, entry, problems) for index, entry in enumerate(content["points"])]
     name = clean(content.get("name") or folder.name)
@@ -205,25 +200,25 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def _point(folder: Path, index: int, entry: Any, problems: list[str]) -> Point:
-    if not isinstance(entry, dict):
-        raise InvalidInput(f"{folder / 'study.json'}: points[{index}] is {entry!r}; it must be an object")
+def _point(folder: Path, index: int, entry: Mapping[str, Any], problems: list[str]) -> Point:
+    """A point as its run's folder shows it, which may be further than study.json says, written between runs."""
     run_id = clean(entry.get("run_id") or "")
     label = clean(entry.get("label") or run_id or f"point {index + 1}")
     status = entry.get("status")
     if status not in STATUSES:
         raise InvalidInput(
-            f"{folder / 'study.json'}: points[{index}].status = {status!r} is not allowed; it must be one of "
+            f"{folder / MANIFEST}: points[{index}].status = {status!r} is not allowed; it must be one of "
             + ", ".join(STATUSES)
         )
+    error = entry.get("error")
     run_folder = folder / "runs" / run_id
     if run_id and run_folder.is_dir():
         run = _run(run_folder, run_id, problems)
+        status, error = progress(run_folder)
     else:
         run = Run(run_id, {}, (), {}, ())
         if status == "finished":
             problems.append(f"{label}: finished, but its folder runs/{run_id} is missing")
-    error = entry.get("error")
     return Point(label, run, _mapping(entry.get("overrides")), status, clean(error) if error else None)
 
 

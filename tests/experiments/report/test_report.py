@@ -205,6 +205,23 @@ def test_failed_missing_and_running_points_are_shown(tmp_path):
     }
 
 
+def test_how_far_a_point_is_is_read_from_its_folder(tmp_path):
+    """study.json is written when a sweep starts and ends; a report in between, or after a crash, says how it is."""
+    labels = ("rope", "alibi", "t5", "none")
+    for label in labels[:3]:
+        write_run(tmp_path, label, [evaluation(label, label, 2.2, 0.1)] if label == "rope" else [])
+    (tmp_path / "runs" / "alibi" / "finished.json").unlink()
+    (tmp_path / "runs" / "t5" / "error.txt").write_text("the disk is full\n")
+    write_study(tmp_path, [{"label": label, "run_id": label, "status": "missing"} for label in labels])
+    found = {point.label: (point.status, point.error) for point in read_study(tmp_path).points}
+    assert found == {
+        "rope": ("finished", None),
+        "alibi": ("interrupted", None),
+        "t5": ("failed", "the disk is full"),
+        "none": ("missing", None),
+    }
+
+
 @pytest.mark.parametrize("points", [[], [{"label": "x", "run_id": "q", "status": "failed", "error": "boom"}]])
 def test_a_study_without_results_says_so(tmp_path, points):
     text = page_of(write_study(tmp_path, points)).text
