@@ -75,8 +75,9 @@ def _one_length(series: Sequence[Series], name: str, length: float) -> list[str]
 def _compare(
     study: Study, shifts: Sequence[Shift], series: Sequence[Series], name: str, start: float, end: float
 ) -> list[str]:
-    trained_at = train_lengths(study, series)
-    if start in trained_at:
+    known = sorted((shift for shift in shifts if shift.change is not None), key=lambda shift: shift.change or 0.0)
+    trained_at = train_lengths(study, [shift.series for shift in known] or series)
+    if trained_at == [start]:
         multiple = end / start
         place = f"At {factor(multiple)} the training length ({count(end)} against {count(start)} tokens"
     else:
@@ -85,7 +86,6 @@ def _compare(
             known_lengths = listing([count(length) for length in trained_at], "or")
             place = f"From {count(start)} to {count(end)} tokens (trained at {known_lengths}"
     place += f", {protocol(name)} windows),"
-    known = sorted((shift for shift in shifts if shift.change is not None), key=lambda shift: shift.change or 0.0)
     if not known:
         return [f"{place} no series has a number at both lengths."]
     if len(known) > NAMED:

@@ -98,6 +98,18 @@ def test_the_training_length_itself_was_not_evaluated(tmp_path):
     )
 
 
+def test_a_multiple_is_said_where_all_that_is_compared_was_trained_at_that_length(tmp_path):
+    """As where some points are trained on at a longer length: 512 tokens are 4 times that of one alone."""
+    for label, trained in (("rope", 128), ("adapted", 512)):
+        content = {"series": label, "train_length": trained, "rows": rows({128: 2.2, 512: 2.5})}
+        write_run(tmp_path, label, [content])
+    study = read_study(write_study(tmp_path, [{"label": name, "run_id": name} for name in ("rope", "adapted")]))
+    series = collect_series(study)
+    text = " ".join(answer(study, series))
+    assert text.startswith("From 128 to 512 tokens (trained at 128 or 512, non-overlapping windows), rope loses")
+    assert answer(study, series[:1])[0].startswith("At 4× the training length (512 against 128 tokens")
+
+
 def test_many_series_are_summed_up(tmp_path):
     text = sentences(tmp_path, {f"s{k}": rows({128: 2.0, 256: 2.0 + 0.1 * (k - 1)}) for k in range(10)})
     assert (
