@@ -48,6 +48,11 @@ class Row:
         return self.status == "ok" and self.bits_per_byte is not None and sane(self.bits_per_byte)
 
     @property
+    def failed(self) -> bool:
+        """Whether measuring failed, or gave what is no number: the loss was not finite, or the memory too small."""
+        return self.status == "failed" or (self.status == "ok" and math.isnan(self.bits_per_byte or 0.0))
+
+    @property
     def shown_status(self) -> str:
         """The status, except that an "ok" without a finite number says so."""
         if self.status != "ok" or self.usable:
@@ -111,7 +116,10 @@ class EntropyCurve:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One checkpoint evaluated under one positional override (empty: as it was trained)."""
+    """One checkpoint evaluated under one override (empty: as it was trained, at the study's settings).
+
+    `text` identifies the documents scored and how much of each; None where the file does not say.
+    """
 
     series: str
     run_id: str
@@ -121,6 +129,7 @@ class Evaluation:
     override: Mapping[str, Any]
     parameters: int | None
     documents: int | None
+    text: str | None
     rows: tuple[Row, ...]
     equal_bytes: tuple[Row, ...]
     position_length: int | None
@@ -307,6 +316,7 @@ def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluatio
         override=_mapping(content.get("override")),
         parameters=_integer(content.get("parameters")),
         documents=_integer(content.get("documents")),
+        text=clean(content.get("text") or "") or None,
         rows=tuple(_row(row) for row in _mappings(content.get("rows")) if _integer(row.get("length"))),
         equal_bytes=tuple(row for row in equal_bytes if row.length and row.context_bytes),
         position_length=_integer(by_position.get("length")),

@@ -208,7 +208,11 @@ def quickstart(folder: Path, schemes=SCHEMES, explode: float = 1.0) -> Path:
         if name == "rope":
             evaluations += [
                 evaluation(
-                    f"rope · {scaling} ×16", run_id, level + 0.001, steep, override={"scaling": {"name": scaling}}
+                    f"rope · {scaling} ×16",
+                    run_id,
+                    level + 0.001,
+                    steep,
+                    override={"model.position.scaling.factor": 16.0},
                 )
                 for scaling, steep in OVERRIDES.items()
             ]
