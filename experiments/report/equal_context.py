@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.report import axes as parts
 from experiments.report.axes import LABEL_SIZE, Figure, Limits
+from experiments.report.comparison import comparison_notes, rankable
 from experiments.report.extrapolation import ROW, reference_lengths
 from experiments.report.series import Mark, Series, curve, smallest_strides, train_lengths
 from experiments.report.study import Evaluation, Row, Study
@@ -129,6 +130,7 @@ def equal_context_figure(study: Study, series: Sequence[Series]) -> Figure:
     caption = _caption(study, series, compared)
     absent = [one.label for one in series if one.evaluations and not any(e.equal_bytes for e in one.evaluations)]
     notes = tuple(byte_notes(series)) + ((f"Not measured at equal bytes: {listing(absent)}",) if absent else ())
+    notes += tuple(comparison_notes(series))
     if not any(footing.marks for footing in compared):
         return Figure(name, title, caption, notes, None, header, rows, optional=True)
     shown = [one for one in series if one.evaluations]
@@ -168,6 +170,7 @@ def _draw(study: Study, shown: Sequence[Series], compared: Sequence[Footing]):
     height = ROW * len(shown) + 8
     total = bands * (top + height + bottom)
     drawn = canvas(total)
+    ranked = {one.label for one in rankable(shown)}
     marks = [mark for footing in compared for mark in footing.marks.values()]
     bounds = [bound for mark in marks for bound in (mark.low, mark.high) if bound is not None]
     limits = parts.robust_limits([mark.y for mark in marks] + bounds, [])
@@ -177,12 +180,13 @@ def _draw(study: Study, shown: Sequence[Series], compared: Sequence[Footing]):
         y = total - (band + 1) * (top + height + bottom) + bottom
         axes = drawn.add_axes((x / WIDTH, y / total, width / WIDTH, height / total))
         _panel(axes, footing, train_lengths(study, shown), limits, len(shown))
-        best = min((mark.y for mark in footing.marks.values() if math.isfinite(mark.y)), default=None)
+        values = [mark.y for label, mark in footing.marks.items() if label in ranked]
+        best = min(filter(math.isfinite, values), default=None)
         for row, one in enumerate(shown):
             axes.axhline(row, color=GRID, linewidth=0.8, zorder=0)
             if column == 0:
                 _name(axes, row, one, left, width)
-            _value(axes, row, one, footing, limits, best, width)
+            _value(axes, row, one, footing, limits, best if one.label in ranked else None, width)
     return drawn
 
 

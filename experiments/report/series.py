@@ -226,7 +226,7 @@ def row_notes(series: Sequence[Series]) -> list[str]:
 
 
 def _failed_seeds(one: Series) -> list[str]:
-    """As `rope: 1 of 3 seeds failed at 1,024 and 2,048 tokens: …`, where other seeds have numbers there."""
+    """As `rope: 1 of 3 seeds failed at 1,024 and 2,048, …`, where other seeds have numbers there."""
     lengths: dict[tuple[int, int], set[float]] = {}
     for name in protocols([one]):
         for mark in length_curve(one, name):
@@ -235,9 +235,7 @@ def _failed_seeds(one: Series) -> list[str]:
     notes = []
     for (failed, runs), where in sorted(lengths.items()):
         place = listing([count(length) for length in sorted(where)])
-        notes.append(
-            f"{one.label}: {failed} of {runs} seeds failed at {place}, shown as failed, not as the others' mean"
-        )
+        notes.append(f"{one.label}: {failed} of {runs} seeds failed at {place}, not shown as the others' mean")
     return notes
 
 

@@ -440,6 +440,24 @@ def test_equal_context_averages_seeds(tmp_path):
     assert "Dots of several seeds are means" in svg
 
 
+def test_at_equal_context_what_drops_text_and_the_rest_of_failed_seeds_are_not_the_best(tmp_path):
+    vocabularies(tmp_path, contexts=(128,), seeds=(0, 2))
+    path = tmp_path / "runs" / "20ab34cd56ef" / "evaluation" / "00.json"  # one seed of the best
+    content = json.loads(path.read_text())
+    content["equal_bytes"][0] |= {"status": "failed", "bits_per_byte": None}
+    path.write_text(json.dumps(content))
+    for path in tmp_path.glob("runs/1*/provenance.json"):  # one of the two that come next
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"tokenizer_report": {"lossless": False}}))
+    page = page_of(tmp_path)
+    assert "in windows that hold equally many bytes of text vocabulary 4096 (2.325 at 128 bytes)." in page.text
+    assert "vocabulary 1024: the tokenizer drops text" in page.text
+    svg = (tmp_path / "report" / f"{EQUAL}.svg").read_text(encoding="utf-8")
+    assert svg.count("1/2 failed</text>") == 1
+    bold = re.findall(r"<text[^>]*700[^>]*>([^<]*)</text>", svg)
+    assert bold.count(bits(2.325)) == 1, bold
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
