@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from experiments.config import StudyConfig
 from experiments.evaluation.config import EvaluationConfig
 from experiments.overrides import apply_overrides, changed
+from experiments.study import MANIFEST, read_manifest
 from models.config import ModelConfig
 from models.errors import InvalidInput
 from train.config import RunConfig
@@ -36,14 +37,27 @@ class Context(NamedTuple):
 
 
 def read_context(folder: Path, config: RunConfig) -> Context:
-    """The label and the evaluation that the study which a run folder belongs to gives it."""
-    try:
-        study = json.loads((folder.resolve().parent.parent / "study.json").read_text())
-        labels = {point["run_id"]: point["label"] for point in study["points"]}
-        evaluation = from_config_dict(EvaluationConfig, study["evaluation"], "config.evaluation")
-        return Context(labels[folder.resolve().name], evaluation)
-    except (OSError, ValueError, KeyError):
+    """The label and the evaluation that the study which a run folder belongs to gives it.
+
+    Raises InvalidInput where the study's study.json is damaged or does not list the run: other settings than the
+    study's would give numbers that cannot be compared with its others.
+    """
+    folder = folder.resolve()
+    around = folder.parent.parent
+    path = around / MANIFEST
+    if folder.parent.name != "runs" or not path.exists():
         return Context(config.model.position.name, EvaluationConfig())
+    study = read_manifest(around)
+    labels = {point.get("run_id"): point.get("label") for point in study["points"]}
+    if folder.name not in labels:
+        raise InvalidInput(
+            f"{path} does not list the run {folder.name}, so how it is to be evaluated is unknown; the command that "
+            "trained it lists it again"
+        )
+    if not isinstance(study.get("evaluation"), dict):
+        raise InvalidInput(f"{path} is damaged: it does not say how the study evaluates its runs")
+    evaluation = from_config_dict(EvaluationConfig, study["evaluation"], "config.evaluation")
+    return Context(str(labels[folder.name]), evaluation)
 
 
 class Overridden(NamedTuple):

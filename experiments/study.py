@@ -22,6 +22,7 @@ from train.configuration import from_config_dict, to_plain
 from train.initial import InitialConfig
 from train.lease import is_held
 from train.loop import is_finished
+from train.metrics import METRICS_FILE
 from train.provenance import write_json_atomic
 
 
@@ -192,45 +193,88 @@ def _label(changes: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "baseline"
 
 
+MANIFEST = "study.json"
+
+
 def write_manifest(study: Study) -> None:
-    """Writes study.json: what is asked, and how far every point is."""
+    """Writes study.json: what is asked, and how far every point is.
+
+    A single run, which changes nothing, joins the points that the file lists already; a sweep replaces them. Raises
+    InvalidInput where the file is there and damaged.
+    """
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    path = study.folder / "study.json"
-    if path.exists():
-        created = json.loads(path.read_text()).get("created", created)
-    swept = list(dict.fromkeys(key for point in study.points for key in point.overrides))
+    path = study.folder / MANIFEST
+    before = read_manifest(study.folder) if path.exists() else {"points": []}
+    points = [_entry(study, point) for point in study.points]
+    if len(study.points) == 1 and not study.points[0].overrides:
+        points = _joined(study, before["points"], points[0])
+    swept = list(dict.fromkeys(key for point in points for key in point.get("overrides") or {}))
     config = study.config
     manifest = {
         "name": config.name,
         "title": config.title or config.name,
         "description": config.description,
-        "created": created,
+        "created": before.get("created", created),
         "train_length": config.train.length,
         "swept": swept,
         "evaluation": to_plain(config.evaluation),
-        "points": [_entry(study, point) for point in study.points],
+        "points": points,
     }
     study.folder.mkdir(parents=True, exist_ok=True)
     write_json_atomic(path, manifest)
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """study.json of a study's folder, its `points` a list of objects. Raises InvalidInput where it is no such file."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(
+            f"{path} cannot be read as JSON: {reason}; once it is removed, the command that trains the study writes it "
+            "anew"
+        ) from None
+    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
+        raise InvalidInput(f"{path} is not a study: it must be an object with a list `points`")
+    for index, entry in enumerate(content["points"]):
+        if not isinstance(entry, dict):
+            raise InvalidInput(f"{path}: points[{index}] is {entry!r}; it must be an object")
+    return content
+
+
+def _joined(study: Study, listed: Sequence[dict[str, Any]], own: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is listed already, as far as it is by now, and `own` where it is not among it."""
+    points = []
+    for entry in listed:
+        folder = study.folder / "runs" / str(entry.get("run_id"))
+        points.append(entry | progress(folder)._asdict() if folder.is_dir() else entry)
+    return points if own["run_id"] in [entry.get("run_id") for entry in points] else [*points, own]
+
+
 def _entry(study: Study, point: Point) -> dict[str, Any]:
-    folder = study.run_folder(point)
+    state = progress(study.run_folder(point))
+    return {"label": point.label, "run_id": point.run_id, "overrides": point.overrides, **state._asdict()}
+
+
+class Progress(NamedTuple):
+    """How far a run is: finished, failed, running, interrupted or missing; and the line it failed with."""
+
+    status: str
+    error: str | None
+
+
+def progress(folder: Path) -> Progress:
+    """How far the run in `folder` is, by what the folder holds now."""
     error = read_error(folder)
-    if is_finished(folder) and error is None:
-        status = "finished"
-    elif error is not None:
-        status = "failed"
-    else:
-        began = (folder / "config.json").exists()
-        status = "missing" if not began else "running" if is_held(folder) else "interrupted"
-    return {
-        "label": point.label,
-        "run_id": point.run_id,
-        "overrides": point.overrides,
-        "status": status,
-        "error": error,
-    }
+    if error is not None:
+        return Progress("failed", error)
+    if is_finished(folder):
+        return Progress("finished", None)
+    if is_held(folder):
+        return Progress("running", None)
+    began = any((folder / name).exists() for name in ("config.json", METRICS_FILE))
+    return Progress("interrupted" if began else "missing", None)
 
 
 ERROR = "error.txt"
@@ -239,4 +283,4 @@ ERROR = "error.txt"
 def read_error(folder: Path) -> str | None:
     """The line a run failed with, or None."""
     path = folder / ERROR
-    return path.read_text().strip() if path.exists() else None
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None

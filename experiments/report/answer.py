@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from experiments.report.comparison import left_out, of_one_text, rankable
 from experiments.report.equal_context import BYTES, TOKENS, Footing, footings
 from experiments.report.extrapolation import Shift, reference_lengths, shift_of
 from experiments.report.series import Series, length_curve, protocols, train_lengths
@@ -16,23 +17,25 @@ NAMED = 8
 def answer(study: Study, series: Sequence[Series]) -> list[str]:
     """Sentences: the comparison, the best, what overrides repair, what sliding windows change, what is not shown.
 
-    Where windows of equal bytes were measured, one sentence sets their best beside that at equal tokens.
+    Where windows of equal bytes were measured, one sentence sets their best beside that at equal tokens. Series that
+    scored other text than the others are left out of all this, those whose tokenizer drops text of what is called best.
     """
-    reference = reference_lengths(study, series)
-    equal = _equal_context(study, series)
+    compared, ranked = of_one_text(series), rankable(series)
+    reference = reference_lengths(study, compared)
+    equal = _equal_context(study, ranked)
     if reference is None:
         return equal or _nothing(study)
     start, end = reference
-    name = next(name for name in protocols(series) if any(length_curve(one, name) for one in series))
+    name = next(name for name in protocols(compared) if any(length_curve(one, name) for one in compared))
     if start == end:
-        sentences = _one_length(series, name, end)
+        sentences = _one_length(ranked, name, end, len(_values(compared, name, end)))
     else:
-        shifts = [shift_of(one, name, start, end) for one in series]
-        sentences = _compare(study, [shift for shift in shifts if shift.series.trained], series, name, start, end)
-        sentences += _best(series, name, end)
+        shifts = [shift_of(one, name, start, end) for one in compared]
+        sentences = _compare(study, [shift for shift in shifts if shift.series.trained], compared, name, start, end)
+        sentences += _best(ranked, name, end)
         sentences += _repairs(shifts)
-        sentences += _sliding(series, name, start, end)
-    return sentences + equal + _not_shown(study, series, name, end)
+        sentences += _sliding(compared, name, start, end)
+    return sentences + equal + left_out(series) + _not_shown(study, series, name, end)
 
 
 def _nothing(study: Study) -> list[str]:
@@ -60,14 +63,17 @@ def _reached(one: Series, name: str, length: float) -> str:
     return f"{one.label} with {bits(mark.y)} bits per byte{remark}"
 
 
-def _one_length(series: Sequence[Series], name: str, length: float) -> list[str]:
+def _one_length(series: Sequence[Series], name: str, length: float, measured: int) -> list[str]:
+    """The best of the series that can be ranked; `measured` counts the others too."""
     values = _values(series, name, length)
+    if not values and measured:
+        return [f"At {count(length)} tokens, the only length evaluated, no two series can be ranked."]
     if not values:
         return [f"At {count(length)} tokens, the only length evaluated, no series has a finite loss."]
     place = f"At {count(length)} tokens, the only length evaluated ({protocol(name)} windows),"
     best = _reached(values[0][1], name, length)
     if len(values) == 1:
-        return [f"{place} the only series is {best}."]
+        return [f"{place} the only series {'that can be ranked ' if measured > 1 else ''}is {best}."]
     worst = f"{values[-1][1].label} with {bits(values[-1][0])}"
     return [f"{place} the best of {len(values)} series is {best}; the worst is {worst}."]
 
@@ -75,8 +81,9 @@ def _one_length(series: Sequence[Series], name: str, length: float) -> list[str]
 def _compare(
     study: Study, shifts: Sequence[Shift], series: Sequence[Series], name: str, start: float, end: float
 ) -> list[str]:
-    trained_at = train_lengths(study, series)
-    if start in trained_at:
+    known = sorted((shift for shift in shifts if shift.change is not None), key=lambda shift: shift.change or 0.0)
+    trained_at = train_lengths(study, [shift.series for shift in known] or series)
+    if trained_at == [start]:
         multiple = end / start
         place = f"At {factor(multiple)} the training length ({count(end)} against {count(start)} tokens"
     else:
@@ -85,7 +92,6 @@ def _compare(
             known_lengths = listing([count(length) for length in trained_at], "or")
             place = f"From {count(start)} to {count(end)} tokens (trained at {known_lengths}"
     place += f", {protocol(name)} windows),"
-    known = sorted((shift for shift in shifts if shift.change is not None), key=lambda shift: shift.change or 0.0)
     if not known:
         return [f"{place} no series has a number at both lengths."]
     if len(known) > NAMED:
@@ -136,7 +142,8 @@ def _repairs(shifts: Sequence[Shift]) -> list[str]:
         others = [
             (shift.series.label, (base.to_value or 0.0) - shift.to_value)
             for shift in shifts
-            if not shift.series.trained and shift.series.base == base.series.label and shift.to_value is not None
+            if _under_another_model(shift.series) and shift.series.base == base.series.label
+            if shift.to_value is not None
         ]
         if not others:
             continue
@@ -154,6 +161,13 @@ def _repairs(shifts: Sequence[Shift]) -> list[str]:
             f"{'; '.join(phrases)}."
         )
     return sentences
+
+
+def _under_another_model(one: Series) -> bool:
+    """Whether what was overridden is the model alone: neither how it is evaluated nor the step of its checkpoint."""
+    changed = {key for evaluation in one.evaluations for key in evaluation.override}
+    measured_otherwise = any(key == "step" or key.startswith("evaluation.") for key in changed)
+    return any(key.startswith("model.") for key in changed) and not measured_otherwise
 
 
 def _share(share: float) -> str:
@@ -218,6 +232,11 @@ def _not_shown(study: Study, series: Sequence[Series], name: str, end: float) ->
     sentences = []
     for one in series:
         curve = length_curve(one, name)
+        partly = [mark for mark in curve if mark.failed and mark.x == end]
+        if partly:
+            seeds = f"{partly[0].failed} of {partly[0].runs} seeds"
+            sentences.append(f"{seeds} of {one.label} failed at {count(end)} tokens.")
+            continue
         reached = [mark.x for mark in curve if math.isfinite(mark.y)]
         if one.evaluations and (not reached or max(reached) < end):
             words = {row.shown_status for evaluation in one.evaluations for row in evaluation.rows if not row.usable}

@@ -219,11 +219,17 @@ def strip_height(columns: Sequence[Sequence[tuple[Look, Mark]]]) -> int:
 
 
 def clipped_strip(axes: Axes, entries: Sequence[tuple[Look, Mark]], write: Callable[[float], str] = bits) -> None:
-    """Above the panel, at every x, the values that lie above its upper limit, each in its line's colour."""
+    """Above the panel, at every x, the values that lie above its upper limit, each in its line's colour.
+
+    Where some seeds failed, how many of them stands for the value.
+    """
     for x in sorted({mark.x for _, mark in entries}):
         here = sorted(((style, mark) for style, mark in entries if mark.x == x), key=lambda entry: entry[1].y)
         shown = here if len(here) <= STRIP_LINES else here[: STRIP_LINES - 1]
-        texts = [(f"▲ {write(mark.y)}", style.colour) for style, mark in shown]
+        texts = [
+            (f"▲ {mark.failed}/{mark.runs} failed" if mark.failed else f"▲ {write(mark.y)}", style.colour)
+            for style, mark in shown
+        ]
         if len(shown) < len(here):
             texts.append((f"{len(here) - len(shown)} more ▲", MUTED))
         for line, (text, colour) in enumerate(texts):

@@ -10,8 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.report import axes as parts
 from experiments.report.axes import LABEL_SIZE, Figure, Limits
+from experiments.report.comparison import comparison_notes, rankable
 from experiments.report.extrapolation import ROW, reference_lengths
-from experiments.report.series import Mark, Series, average, smallest_strides, train_lengths
+from experiments.report.series import Mark, Series, curve, smallest_strides, train_lengths
 from experiments.report.study import Evaluation, Row, Study
 from experiments.report.style import GRID, INK, MUTED, WIDTH, canvas, drawing, look, to_svg
 from experiments.report.text import ABSENT, bits, count, listing, shorten
@@ -56,7 +57,7 @@ def footings(study: Study, series: Sequence[Series]) -> list[Footing]:
             )
             for one in series
         }
-        found.append(_footing(TOKENS, reference[0], rows))
+        found.append(_footing(TOKENS, reference[0], rows, series))
     for size in sorted(sizes):
         rows = {
             one.label: tuple(
@@ -64,7 +65,7 @@ def footings(study: Study, series: Sequence[Series]) -> list[Footing]:
             )
             for one in series
         }
-        found.append(_footing(BYTES, size, rows))
+        found.append(_footing(BYTES, size, rows, series))
     return [footing for footing in found if footing.unit == BYTES or footing.marks]
 
 
@@ -73,13 +74,16 @@ def _of_bytes(rows: Iterable[Row], size: int) -> list[Row]:
     return [row for row in rows if row.context_bytes == size][:1]
 
 
-def _footing(unit: str, size: float, rows: dict[str, tuple[tuple[Evaluation, Row], ...]]) -> Footing:
+def _footing(
+    unit: str, size: float, rows: dict[str, tuple[tuple[Evaluation, Row], ...]], series: Sequence[Series]
+) -> Footing:
     marks, other = {}, {}
-    for label, pairs in rows.items():
+    for one in series:
+        label, pairs = one.label, rows[one.label]
         measured = [row for _, row in pairs if row.status == "ok"]
-        curve = average((size, row.bits_per_byte, row.low, row.high) for row in measured)
-        if curve:
-            marks[label] = curve[0]
+        found = curve(one, [(size, row) for _, row in pairs])
+        if found:
+            marks[label] = found[0]
             amounts = [amount for row in measured if (amount := _other(unit, row)) is not None]
             other[label] = math.fsum(amounts) / len(amounts) if amounts else None
     return Footing(unit, size, rows, marks, other)
@@ -126,6 +130,7 @@ def equal_context_figure(study: Study, series: Sequence[Series]) -> Figure:
     caption = _caption(study, series, compared)
     absent = [one.label for one in series if one.evaluations and not any(e.equal_bytes for e in one.evaluations)]
     notes = tuple(byte_notes(series)) + ((f"Not measured at equal bytes: {listing(absent)}",) if absent else ())
+    notes += tuple(comparison_notes(series))
     if not any(footing.marks for footing in compared):
         return Figure(name, title, caption, notes, None, header, rows, optional=True)
     shown = [one for one in series if one.evaluations]
@@ -165,6 +170,7 @@ def _draw(study: Study, shown: Sequence[Series], compared: Sequence[Footing]):
     height = ROW * len(shown) + 8
     total = bands * (top + height + bottom)
     drawn = canvas(total)
+    ranked = {one.label for one in rankable(shown)}
     marks = [mark for footing in compared for mark in footing.marks.values()]
     bounds = [bound for mark in marks for bound in (mark.low, mark.high) if bound is not None]
     limits = parts.robust_limits([mark.y for mark in marks] + bounds, [])
@@ -174,12 +180,13 @@ def _draw(study: Study, shown: Sequence[Series], compared: Sequence[Footing]):
         y = total - (band + 1) * (top + height + bottom) + bottom
         axes = drawn.add_axes((x / WIDTH, y / total, width / WIDTH, height / total))
         _panel(axes, footing, train_lengths(study, shown), limits, len(shown))
-        best = min((mark.y for mark in footing.marks.values() if math.isfinite(mark.y)), default=None)
+        values = [mark.y for label, mark in footing.marks.items() if label in ranked]
+        best = min(filter(math.isfinite, values), default=None)
         for row, one in enumerate(shown):
             axes.axhline(row, color=GRID, linewidth=0.8, zorder=0)
             if column == 0:
                 _name(axes, row, one, left, width)
-            _value(axes, row, one, footing, limits, best, width)
+            _value(axes, row, one, footing, limits, best if one.label in ranked else None, width)
     return drawn
 
 
@@ -234,8 +241,9 @@ def _value(
         zorder=5,
     )
     weight = "bold" if mark.y == best else "normal"
-    axes.text(1 + 8 / width, row, bits(mark.y), fontsize=LABEL_SIZE + 0.5, fontweight=weight, color=INK, **kwargs)
+    text = f"{mark.failed}/{mark.runs} failed" if mark.failed else bits(mark.y)
+    axes.text(1 + 8 / width, row, text, fontsize=LABEL_SIZE + 0.5, fontweight=weight, color=INK, **kwargs)
     other = footing.other[one.label]
-    if other is not None:
+    if other is not None and not mark.failed:
         text = f"{count(other)} {BYTES if footing.unit == TOKENS else TOKENS}"
         axes.text(1 + 46 / width, row, text, fontsize=8.5, color=MUTED, **kwargs)

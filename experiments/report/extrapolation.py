@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.report import axes as parts
 from experiments.report.axes import LABEL_SIZE, Figure, Label
+from experiments.report.comparison import comparison_notes
 from experiments.report.series import (
     Mark,
     Series,
@@ -53,7 +54,7 @@ def length_figure(study: Study, series: Sequence[Series]) -> Figure:
     )
     trained_at = train_lengths(study, series)
     caption = _length_caption(series, names, trained_at)
-    notes = (*point_notes(study), *row_notes(series))
+    notes = (*point_notes(study), *row_notes(series), *comparison_notes(series))
     if not marks:
         return Figure(name, title, caption, notes, None, header, rows)
     shortest = min(mark.x for mark in marks)
@@ -167,15 +168,19 @@ def reference_lengths(study: Study, series: Sequence[Series]) -> tuple[float, fl
 
 
 def shift_of(one: Series, name: str, start: float, end: float) -> Shift:
-    """The change of `one` from `start` to `end`: the mean over seeds that have both, with the range of the seeds."""
+    """The change of `one` from `start` to `end`: the mean over seeds that have both, with the range of the seeds.
+
+    None where some seeds failed at either length.
+    """
     pairs = []
+    ends = [mark for mark in length_curve(one, name) if mark.x in (start, end)]
     for evaluation in one.evaluations:
         values: dict[float, Row] = {
             row.length: row for row in smallest_strides(evaluation.rows) if row.protocol == name and row.usable
         }
         if start in values and end in values:
             pairs.append((values[start].bits_per_byte or 0.0, values[end].bits_per_byte or 0.0))
-    if not pairs:
+    if not pairs or any(mark.failed for mark in ends):
         return Shift(one, name, start, end, None, None, None, None, None, 0)
     changes = [after - before for before, after in pairs]
     first, last = (math.fsum(column) / len(pairs) for column in zip(*pairs, strict=True))

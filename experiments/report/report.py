@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.report.answer import answer
 from experiments.report.attribution import attribution_figure
+from experiments.report.comparison import comparison_notes
 from experiments.report.context import context_figure, position_figure
 from experiments.report.entropy import entropy_figure
 from experiments.report.equal_context import byte_notes, equal_context_figure
@@ -49,7 +50,7 @@ def write_report(study: Path) -> Path:
     page = render(
         content,
         answer(content, series),
-        [*point_notes(content), *row_notes(series), *byte_notes(series)],
+        [*point_notes(content), *row_notes(series), *byte_notes(series), *comparison_notes(series)],
         figures,
         results_table(series),
         tokenizer_table(content),

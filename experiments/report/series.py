@@ -37,13 +37,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """One point of a curve: the mean over `runs` seeds and its interval (bootstrap of one run, range of several)."""
+    """One point of a curve: the mean over `runs` seeds and its interval (bootstrap of one run, range of several).
+
+    Where `failed` of the seeds failed, y is infinite: a mean of the others would favour what is unstable.
+    """
 
     x: float
     y: float
     low: float | None
     high: float | None
     runs: int
+    failed: int = 0
 
 
 def collect_series(study: Study) -> tuple[Series, ...]:
@@ -69,8 +73,14 @@ def collect_series(study: Study) -> tuple[Series, ...]:
     for label, members in trained.items():
         series.append(Series(label, len(series), True, label, tuple(members)))
     for label, (base, members) in others.items():
+        members += [Member(point, None) for point in study.points if point.label == base and _never_trained(point)]
         series.append(Series(label, len(series), False, base, tuple(members)))
     return tuple(series)
+
+
+def _never_trained(point: Point) -> bool:
+    """Whether training failed before there was anything to evaluate."""
+    return point.status == "failed" and not point.run.evaluations
 
 
 def _as_trained(point: Point) -> Evaluation | None:
@@ -116,12 +126,27 @@ def average(values: Iterable[tuple[float, float | None, float | None, float | No
 
 def length_curve(series: Series, name: str) -> list[Mark]:
     """Bits per byte against length under the protocol `name`; of several strides at a length, the smallest."""
-    return average(
-        (row.length, row.bits_per_byte, row.low, row.high)
-        for evaluation in series.evaluations
-        for row in smallest_strides(evaluation.rows)
-        if row.protocol == name and row.status == "ok"
+    return curve(
+        series,
+        [
+            (row.length, row)
+            for evaluation in series.evaluations
+            for row in smallest_strides(evaluation.rows)
+            if row.protocol == name
+        ],
     )
+
+
+def curve(series: Series, rows: Sequence[tuple[float, Row]]) -> list[Mark]:
+    """Bits per byte of a series' rows at x; where some of its runs failed there, or in training, the mark says so."""
+    never = sum(_never_trained(member.point) for member in series.members)
+    marks = []
+    for mark in average((x, row.bits_per_byte, row.low, row.high) for x, row in rows if row.status == "ok"):
+        failed = never + sum(row.failed for x, row in rows if x == mark.x)
+        if failed:
+            mark = Mark(mark.x, math.inf, None, None, mark.runs + failed, failed)
+        marks.append(mark)
+    return marks
 
 
 def smallest_strides(rows: Sequence[Row]) -> list[Row]:
@@ -196,6 +221,21 @@ def row_notes(series: Sequence[Series]) -> list[str]:
             for (status, _), group in groups.items():
                 reason = f" ({group[0].reason})" if group[0].reason else ""
                 notes.append(f"{one.label}{seed}: {status} {_where(group, rows, usable)}{reason}")
+        notes += _failed_seeds(one)
+    return notes
+
+
+def _failed_seeds(one: Series) -> list[str]:
+    """As `rope: 1 of 3 seeds failed at 1,024 and 2,048, …`, where other seeds have numbers there."""
+    lengths: dict[tuple[int, int], set[float]] = {}
+    for name in protocols([one]):
+        for mark in length_curve(one, name):
+            if mark.failed:
+                lengths.setdefault((mark.failed, mark.runs), set()).add(mark.x)
+    notes = []
+    for (failed, runs), where in sorted(lengths.items()):
+        place = listing([count(length) for length in sorted(where)])
+        notes.append(f"{one.label}: {failed} of {runs} seeds failed at {place}, not shown as the others' mean")
     return notes
 
 

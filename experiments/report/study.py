@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.text import clean
+from experiments.study import MANIFEST, progress, read_manifest
 from models.errors import InvalidInput
 
 # A loss beyond this is a model that has lost all sense; it is told like an infinite one, so that it needs no axis.
@@ -45,6 +46,11 @@ class Row:
     def usable(self) -> bool:
         """Whether the row holds a finite number of bits per byte."""
         return self.status == "ok" and self.bits_per_byte is not None and sane(self.bits_per_byte)
+
+    @property
+    def failed(self) -> bool:
+        """Whether measuring failed, or gave what is no number: the loss was not finite, or the memory too small."""
+        return self.status == "failed" or (self.status == "ok" and math.isnan(self.bits_per_byte or 0.0))
 
     @property
     def shown_status(self) -> str:
@@ -110,7 +116,10 @@ class EntropyCurve:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One checkpoint evaluated under one positional override (empty: as it was trained)."""
+    """One checkpoint evaluated under one override (empty: as it was trained, at the study's settings).
+
+    `text` identifies the documents scored and how much of each; None where the file does not say.
+    """
 
     series: str
     run_id: str
@@ -120,6 +129,7 @@ class Evaluation:
     override: Mapping[str, Any]
     parameters: int | None
     documents: int | None
+    text: str | None
     rows: tuple[Row, ...]
     equal_bytes: tuple[Row, ...]
     position_length: int | None
@@ -137,13 +147,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: its resolved configuration, what it logged, where it came from, its evaluations."""
+    """One run folder: its resolved configuration, what it logged, where it came from, its evaluations.
+
+    `seconds`: how long training took, known once it is finished.
+    """
 
     run_id: str
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     provenance: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,15 +191,9 @@ class Study:
 
 def read_study(folder: Path) -> Study:
     """Reads the study in `folder`. Raises InvalidInput where it holds no readable study.json."""
-    path = folder / "study.json"
-    if not path.is_file():
-        raise InvalidInput(f"{folder} is not a study folder: it must hold a file study.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {clean(error)}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
-        raise InvalidInput(f"{path} is not a study: it must be an object with a list `points`")
+    if not (folder / MANIFEST).is_file():
+        raise InvalidInput(f"{folder} is not a study folder: it must hold a file {MANIFEST}")
+    content = read_manifest(folder)
     problems: list[str] = []
     points = [_point(folder, index, entry, problems) for index, entry in enumerate(content["points"])]
     name = clean(content.get("name") or folder.name)
@@ -201,25 +209,25 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def _point(folder: Path, index: int, entry: Any, problems: list[str]) -> Point:
-    if not isinstance(entry, dict):
-        raise InvalidInput(f"{folder / 'study.json'}: points[{index}] is {entry!r}; it must be an object")
+def _point(folder: Path, index: int, entry: Mapping[str, Any], problems: list[str]) -> Point:
+    """A point as its run's folder shows it, which may be further than study.json says, written between runs."""
     run_id = clean(entry.get("run_id") or "")
     label = clean(entry.get("label") or run_id or f"point {index + 1}")
     status = entry.get("status")
     if status not in STATUSES:
         raise InvalidInput(
-            f"{folder / 'study.json'}: points[{index}].status = {status!r} is not allowed; it must be one of "
+            f"{folder / MANIFEST}: points[{index}].status = {status!r} is not allowed; it must be one of "
             + ", ".join(STATUSES)
         )
+    error = entry.get("error")
     run_folder = folder / "runs" / run_id
     if run_id and run_folder.is_dir():
         run = _run(run_folder, run_id, problems)
+        status, error = progress(run_folder)
     else:
         run = Run(run_id, {}, (), {}, ())
         if status == "finished":
             problems.append(f"{label}: finished, but its folder runs/{run_id} is missing")
-    error = entry.get("error")
     return Point(label, run, _mapping(entry.get("overrides")), status, clean(error) if error else None)
 
 
@@ -258,7 +266,14 @@ def _run(folder: Path, run_id: str, problems: list[str]) -> Run:
         elif content is not None:
             problems.append(f"runs/{run_id}/evaluation/{path.name}: not an evaluation, left out")
     metrics = _metrics(folder / "metrics.jsonl", problems)
-    return Run(run_id, optional("config.json"), metrics, optional("provenance.json"), tuple(evaluations))
+    return Run(
+        run_id=run_id,
+        config=optional("config.json"),
+        metrics=metrics,
+        provenance=optional("provenance.json"),
+        evaluations=tuple(evaluations),
+        seconds=number(optional("finished.json").get("seconds")),
+    )
 
 
 def _json(path: Path, problems: list[str]) -> Any:
@@ -301,6 +316,7 @@ def _evaluation(content: Mapping[str, Any], run_id: str, stem: str) -> Evaluatio
         override=_mapping(content.get("override")),
         parameters=_integer(content.get("parameters")),
         documents=_integer(content.get("documents")),
+        text=clean(content.get("text") or "") or None,
         rows=tuple(_row(row) for row in _mappings(content.get("rows")) if _integer(row.get("length"))),
         equal_bytes=tuple(row for row in equal_bytes if row.length and row.context_bytes),
         position_length=_integer(by_position.get("length")),

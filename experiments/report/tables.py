@@ -90,7 +90,7 @@ def _result(one: Series, member: Member, row: Row | None) -> tuple[Cell, ...]:
         *evaluated,
         cell(parameters, count),
         cell(train_tokens(point), count),
-        cell(point.run.provenance.get("train_seconds"), duration),
+        cell(point.run.seconds, duration),
         Cell(ABSENT if seed is None else clean(seed), seed),
         status,
     )
@@ -115,7 +115,7 @@ def results_csv(series: Sequence[Series]) -> tuple[tuple[str, ...], tuple[tuple,
     rows: list[tuple] = []
     for one in series:
         for point, evaluation in ((member.point, member.evaluation) for member in one.members):
-            cost = (train_tokens(point), number(point.run.provenance.get("train_seconds")))
+            cost = (train_tokens(point), point.run.seconds)
             parameters = evaluation.parameters if evaluation else number(point.run.provenance.get("parameters"))
             if evaluation is None or not evaluation.all_rows:
                 known = (one.label, point.run.run_id, None, point.seed, *(None,) * 4, point.status, point.error)
@@ -183,8 +183,9 @@ def _name(point: Point) -> str:
 
 
 PROVENANCE = (
-    ("commit", "commit"), ("device", "device"), ("device_count", "devices"), ("platform", "platform"), ("date", "date"),
-    ("data_hash", "data hash"), ("tokenizer_hash", "tokenizer hash"), ("versions", "versions"),
+    ("commit", "commit"), ("device_kind", "device"), ("device_count", "devices"), ("platform", "platform"),
+    ("date", "date"), ("data_hash", "data hash"), ("held_out_hash", "held-out text hash"),
+    ("tokenizer_hash", "tokenizer hash"), ("versions", "versions"),
 )  # fmt: skip
 
 

@@ -37,6 +37,20 @@ def test_a_run_without_a_study_has_defaults(run):
     assert read_context(run, read_run(run)) == Context("rope", EvaluationConfig())
 
 
+def test_a_run_whose_study_is_damaged_or_does_not_list_it_is_not_given_defaults(run):
+    path = run.parent.parent / "study.json"
+    manifest = json.loads(path.read_text())
+    for content, words in (
+        (json.dumps(manifest)[:20], r"study\.json cannot be read as JSON: "),
+        (json.dumps(manifest | {"points": []}), r"study\.json does not list the run abc, so how "),
+        (json.dumps(manifest | {"evaluation": None}), r"study\.json is damaged: it does not say how"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InvalidInput, match=words) as caught:
+            read_context(run, read_run(run))
+        assert "\n" not in str(caught.value)
+
+
 def test_what_is_no_run_folder_is_refused(run, tmp_path):
     study = tmp_path / "study"
     with pytest.raises(InvalidInput, match=r"is not a run folder.*is a study, with the runs runs/abc$"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.study import ERROR, load_study, write_manifest
+from experiments.study import ERROR, load_study, progress, write_manifest
 from models.errors import InvalidInput
 from train.lease import Lease
 
@@ -187,3 +187,30 @@ def test_the_manifest_says_how_far_every_point_is(file, tmp_path):
     (study.folder / "study.json").write_text(json.dumps(manifest | {"created": "long ago"}))
     write_manifest(study)
     assert json.loads((study.folder / "study.json").read_text())["created"] == "long ago"
+    (study.folder / "study.json").write_text('{"points": [')
+    with pytest.raises(InvalidInput, match=r"study\.json cannot be read as JSON: "):
+        write_manifest(study)
+
+
+def test_a_run_that_holds_the_lock_runs_whatever_else_its_folder_holds(tmp_path):
+    with Lease(tmp_path):  # taken before config.json is written, while the text is prepared
+        assert progress(tmp_path) == ("running", None)
+    assert progress(tmp_path) == ("missing", None)
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert progress(tmp_path) == ("interrupted", None)
+
+
+def test_a_single_run_joins_the_points_of_its_study(file, tmp_path):
+    source = file(swept({"label": "a"}, {"label": "b", "seed": 1}))
+    sweep = load(source, tmp_path)
+    write_manifest(sweep)
+    (sweep.run_folder(sweep.points[1])).mkdir(parents=True)
+    (sweep.run_folder(sweep.points[1]) / "finished.json").write_text("{}")
+    write_manifest(load(source, tmp_path, sweep=False))  # the run of the point "a"
+    write_manifest(load(source, tmp_path, sweep=False, seed="7"))
+    manifest = json.loads((sweep.folder / "study.json").read_text())
+    points = [(point["label"], point["overrides"], point["status"]) for point in manifest["points"]]
+    assert points == [("a", {}, "missing"), ("b", {"seed": 1}, "finished"), ("rope", {}, "missing")]
+    assert manifest["swept"] == ["seed"]
+    write_manifest(sweep)
+    assert len(json.loads((sweep.folder / "study.json").read_text())["points"]) == 2

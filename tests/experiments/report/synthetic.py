@@ -155,11 +155,14 @@ def write_run(
     record = {
         "commit": "0f3c1d9a7be2",
         "versions": {"jax": "0.10.2", "flax": "0.12.8"},
-        "device": "cpu",
+        "platform": "cpu",
+        "device_kind": "cpu",
         "device_count": 1,
-        "platform": "Linux x86_64",
-        "date": "2031-01-02",
+        "process_count": 1,
+        "date": "2031-01-02T10:00:10+00:00",
+        "run_id": run_id,
         "data_hash": "9a41c07e",
+        "held_out_hash": "4e3385e7",
         "tokenizer_hash": f"tok{vocabulary}",
         "tokenizer_report": {
             "bytes_per_token": 2.69,
@@ -169,9 +172,11 @@ def write_run(
             "statement": "every byte sequence survives the round trip",
         },
         "parameters": 1_057_408,
-        "train_seconds": 301.5,
+        "active_parameters": 1_057_408,
     }
     (run / "provenance.json").write_text(json.dumps(record | provenance))
+    finished = {"step": 600, "seconds": 301.5, "parameters": 1_057_408}
+    (run / "finished.json").write_text(json.dumps(finished))
     for index, content in enumerate(evaluations):
         (run / "evaluation" / f"{index:02d}.json").write_text(json.dumps(content))
 
@@ -203,7 +208,11 @@ def quickstart(folder: Path, schemes=SCHEMES, explode: float = 1.0) -> Path:
         if name == "rope":
             evaluations += [
                 evaluation(
-                    f"rope · {scaling} ×16", run_id, level + 0.001, steep, override={"scaling": {"name": scaling}}
+                    f"rope · {scaling} ×16",
+                    run_id,
+                    level + 0.001,
+                    steep,
+                    override={"model.position.scaling.factor": 16.0},
                 )
                 for scaling, steep in OVERRIDES.items()
             ]

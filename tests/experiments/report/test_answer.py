@@ -3,7 +3,9 @@
 import json
 
 from experiments.report.answer import answer
-from experiments.report.series import collect_series
+from experiments.report.comparison import comparison_notes
+from experiments.report.extrapolation import length_figure
+from experiments.report.series import collect_series, length_curve, row_notes
 from experiments.report.study import read_study
 from tests.experiments.report.synthetic import equal_bytes, write_run, write_study
 
@@ -24,7 +26,7 @@ def sentences(folder, series: dict, train_length=128, base=None) -> str:
     evaluations: dict = {}
     for label, entries in series.items():
         content = {"series": label, "train_length": train_length, "rows": entries}
-        content["override"] = {"scaling": label} if label in base else {}
+        content["override"] = {"model.position.scaling.name": label} if label in base else {}
         evaluations.setdefault(base.get(label, label), []).append(content)
     for index, contents in enumerate(evaluations.values()):
         write_run(folder, f"r{index}", contents)
@@ -69,6 +71,84 @@ def test_repairs_are_shares_of_the_loss(tmp_path):
     assert "At 4× the training length" in text and "rope · ntk loses" not in text
 
 
+def study_of(folder, series: dict):
+    """A study of one run a series: label → (rows, fields of its evaluation and of its provenance)."""
+    for label, (entries, fields, provenance) in series.items():
+        content = {"series": label, "train_length": 128, "rows": entries} | fields
+        write_run(folder, label, [content], **provenance)
+    study = read_study(write_study(folder, [{"label": label, "run_id": label} for label in series]))
+    return study, collect_series(study)
+
+
+def test_what_was_measured_otherwise_repairs_nothing(tmp_path):
+    overrides = {
+        "rope · ntk": {"model.position.scaling.name": "ntk"},
+        "rope · step 200": {"step": 200},
+        "rope · fewer": {"evaluation.documents": "1"},
+        "rope · ntk, fewer": {"model.position.scaling.name": "ntk", "evaluation.documents": "1"},
+    }
+    contents = [
+        {"series": label, "train_length": 128, "override": override, "rows": rows({128: 2.2, 512: 2.5})}
+        for label, override in overrides.items()
+    ]
+    contents.append({"series": "rope", "train_length": 128, "override": {}, "rows": rows({128: 2.2, 512: 2.6})})
+    write_run(tmp_path, "rope", contents)
+    study = read_study(write_study(tmp_path, [{"label": "rope", "run_id": "rope"}]))
+    text = " ".join(answer(study, collect_series(study)))
+    assert "that rope loses, without retraining, rope · ntk repairs 25 %." in text
+
+
+def test_series_of_other_text_are_noted_and_not_compared(tmp_path):
+    flat, loses = rows({128: 2.0, 512: 2.0}), rows({128: 2.2, 512: 2.6})
+    measured = {"old": (loses, {}, {}), "b": (loses, {"text": "t1"}, {}), "c": (loses, {"text": "t1"}, {})}
+    study, series = study_of(tmp_path, {"a": (flat, {"text": "t2"}, {}), **measured})
+    text = " ".join(answer(study, series))
+    assert "old loses 0.400, b 0.400 and c 0.400 bits per byte. At 512 tokens the best is old with 2.600" in text
+    assert "Not ranked: a (it scores other text)." in text
+    assert comparison_notes(series) == ["a scores other text than the other series: numbers cannot be compared"]
+    assert comparison_notes(series[1:]) == [] and "Not ranked" not in " ".join(answer(study, series[1:]))
+
+
+def test_another_text_repairs_nothing(tmp_path):
+    entries = {"rope": rows({128: 2.2, 512: 2.6}), "ntk": rows({128: 2.2, 512: 2.5}), "yarn": rows({128: 2, 512: 2.1})}
+    contents = [
+        {"series": label, "train_length": 128, "rows": marks, "text": "t2" if label == "yarn" else "t1"}
+        | {"override": {} if label == "rope" else {"model.position.scaling.name": label}}
+        for label, marks in entries.items()
+    ]
+    write_run(tmp_path, "rope", contents)
+    study = read_study(write_study(tmp_path, [{"label": "rope", "run_id": "rope"}]))
+    text = " ".join(answer(study, collect_series(study)))
+    assert "rope · ntk repairs 25 %." in text and "best is rope · ntk with" in text
+
+
+def test_tokenizers_that_end_elsewhere_are_compared_with_a_note_on_the_bytes(tmp_path):
+    """Documents cut after so many tokens are other text for each: none is that of most."""
+    measured = {}
+    for index, label in enumerate(("v512", "v2048")):
+        entries = [row | {"bytes": 1000 + index} for row in rows({128: 2.2 - 0.1 * index})]
+        measured[label] = (entries, {"text": label}, {"tokenizer_hash": label})
+    study, series = study_of(tmp_path, measured)
+    assert "the best of 2 series is v2048" in answer(study, series)[0]
+    (note,) = comparison_notes(series)
+    assert note.startswith("The series scored from 1,000 to 1,001 bytes of text, not all the same: ")
+    assert note.endswith("evaluation.tokens_per_document = 0 scores whole documents")
+
+
+def test_a_tokenizer_that_drops_text_is_not_called_the_best(tmp_path):
+    word = {"tokenizer_report": {"lossless": False}, "tokenizer_hash": "word"}
+    low, middle, high = (rows({128: value, 512: value}) for value in (0.4, 2.2, 2.4))
+    study, series = study_of(tmp_path, {"word": (low, {}, word), "bpe": (middle, {}, {}), "rope": (high, {}, {})})
+    text = " ".join(answer(study, series))
+    assert "At 512 tokens the best is bpe with 2.200 bits per byte, followed by rope with 2.400." in text
+    assert "Not ranked: word (its tokenizer drops text)." in text
+    (note,) = comparison_notes(series)
+    assert note.startswith("word: the tokenizer drops text (not an exact round trip), so its bits per byte are too low")
+    # Among models that share it, nobody is favoured.
+    study, series = study_of(tmp_path / "alike", {"a": (low, {}, word), "b": (middle, {}, word)})
+    assert "the best is a with 0.400" in " ".join(answer(study, series)) and len(comparison_notes(series)) == 1
+
+
 def test_no_gain_under_either_protocol(tmp_path):
     text = sentences(tmp_path, {"rope": rows({128: 2.2, 512: 2.6}, {128: 2.1, 512: 2.65})})
     assert "No series gains from windows longer than 128 tokens" in text
@@ -98,6 +178,18 @@ def test_the_training_length_itself_was_not_evaluated(tmp_path):
     )
 
 
+def test_a_multiple_is_said_where_all_that_is_compared_was_trained_at_that_length(tmp_path):
+    """As where some points are trained on at a longer length: 512 tokens are 4 times that of one alone."""
+    for label, trained in (("rope", 128), ("adapted", 512)):
+        content = {"series": label, "train_length": trained, "rows": rows({128: 2.2, 512: 2.5})}
+        write_run(tmp_path, label, [content])
+    study = read_study(write_study(tmp_path, [{"label": name, "run_id": name} for name in ("rope", "adapted")]))
+    series = collect_series(study)
+    text = " ".join(answer(study, series))
+    assert text.startswith("From 128 to 512 tokens (trained at 128 or 512, non-overlapping windows), rope loses")
+    assert answer(study, series[:1])[0].startswith("At 4× the training length (512 against 128 tokens")
+
+
 def test_many_series_are_summed_up(tmp_path):
     text = sentences(tmp_path, {f"s{k}": rows({128: 2.0, 256: 2.0 + 0.1 * (k - 1)}) for k in range(10)})
     assert (
@@ -114,6 +206,47 @@ def test_seeds_are_averaged(tmp_path):
         points.append({"label": "a", "run_id": f"r{seed}"})
     study = read_study(write_study(tmp_path, points))
     assert "a (mean of 2 seeds) loses 0.200 bits per byte." in " ".join(answer(study, collect_series(study)))
+
+
+def seeds_of(folder, label, ends, points):
+    """Runs of one label, a seed each, by their bits per byte at 512 tokens; None where that failed."""
+    for seed, end in enumerate(ends):
+        content = {"series": label, "seed": seed, "train_length": 128, "rows": rows({128: 2.4, 512: end})}
+        if end is None:
+            content["rows"][1] |= {"status": "failed", "reason": "the loss of 3 tokens is not finite"}
+        write_run(folder, f"{label}{seed}", [content], seed=seed)
+        points.append({"label": label, "run_id": f"{label}{seed}"})
+
+
+def test_a_scheme_is_not_ranked_by_the_seeds_that_survived(tmp_path):
+    points = []
+    seeds_of(tmp_path, "unstable", (2.1, None, 2.1), points)
+    seeds_of(tmp_path, "steady", (2.5, 2.7, 2.6), points)
+    seeds_of(tmp_path, "slow", (2.8, 2.8, 2.8), points)
+    study = read_study(write_study(tmp_path, points))
+    series = collect_series(study)
+    text = " ".join(answer(study, series))
+    assert "the best is steady with 2.600 bits per byte (mean of 3 seeds, 2.500–2.700), followed by slow" in text
+    assert "1 of 3 seeds of unstable failed at 512 tokens." in text and "unstable gains" not in text
+    assert "unstable: 1 of 3 seeds failed at 512, not shown as the others' mean" in row_notes(series)
+    assert [(mark.x, mark.failed, mark.runs) for mark in length_curve(series[0], "non_overlapping")] == [
+        (128, 0, 3),
+        (512, 1, 3),
+    ]
+    drawn = length_figure(study, series).svg
+    assert drawn.count("▲ 1/3 failed</text>") == 1
+
+
+def test_a_seed_that_failed_in_training_counts(tmp_path):
+    points = []
+    seeds_of(tmp_path, "unstable", (2.1, 2.1), points)
+    seeds_of(tmp_path, "steady", (2.5, 2.7), points)
+    for path in (tmp_path / "runs" / "unstable1" / "evaluation").iterdir():
+        path.unlink()
+    (tmp_path / "runs" / "unstable1" / "error.txt").write_text("the loss is not finite\n")
+    study = read_study(write_study(tmp_path, points))
+    text = " ".join(answer(study, collect_series(study)))
+    assert "1 of 2 seeds of unstable failed at 512 tokens." in text and "the best" not in text
 
 
 def test_what_is_missing_at_the_longest_length_is_told(tmp_path):

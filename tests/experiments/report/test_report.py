@@ -11,9 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments.report import write_report
+from experiments.report.study import read_study
+from experiments.report.tables import provenance_tables
 from experiments.report.text import bits
 from models.errors import InvalidInput
 from tests.experiments.report.synthetic import equal_bytes, evaluation, quickstart, vocabularies, write_run, write_study
+from tests.system.tiny import run_config, write_texts
+from train.loop import train
 
 OF_SCHEMES = ("bias_by_distance", "score_by_distance", "rotary_spectrum")
 VOID = {"meta", "br", "img", "input", "link", "hr", "wbr"}
@@ -201,6 +205,23 @@ def test_failed_missing_and_running_points_are_shown(tmp_path):
     }
 
 
+def test_how_far_a_point_is_is_read_from_its_folder(tmp_path):
+    """study.json is written when a sweep starts and ends; a report in between, or after a crash, says how it is."""
+    labels = ("rope", "alibi", "t5", "none")
+    for label in labels[:3]:
+        write_run(tmp_path, label, [evaluation(label, label, 2.2, 0.1)] if label == "rope" else [])
+    (tmp_path / "runs" / "alibi" / "finished.json").unlink()
+    (tmp_path / "runs" / "t5" / "error.txt").write_text("the disk is full\n")
+    write_study(tmp_path, [{"label": label, "run_id": label, "status": "missing"} for label in labels])
+    found = {point.label: (point.status, point.error) for point in read_study(tmp_path).points}
+    assert found == {
+        "rope": ("finished", None),
+        "alibi": ("interrupted", None),
+        "t5": ("failed", "the disk is full"),
+        "none": ("missing", None),
+    }
+
+
 @pytest.mark.parametrize("points", [[], [{"label": "x", "run_id": "q", "status": "failed", "error": "boom"}]])
 def test_a_study_without_results_says_so(tmp_path, points):
     text = page_of(write_study(tmp_path, points)).text
@@ -279,13 +300,31 @@ def test_damaged_files_of_a_run_are_told_and_the_rest_is_shown(tmp_path):
 def test_provenance_and_tokenizers_are_told_where_they_differ(tmp_path):
     for index, vocabulary in enumerate((512, 2048)):
         evaluations = [evaluation(f"v{vocabulary}", f"r{index}", 2.2, 0.1)]
-        write_run(tmp_path, f"r{index}", evaluations, vocabulary=vocabulary, device=f"cpu {index}")
+        write_run(tmp_path, f"r{index}", evaluations, vocabulary=vocabulary, device_kind=f"cpu {index}")
     points = [{"label": f"v{v}", "run_id": f"r{i}", "overrides": {"size": v}} for i, v in enumerate((512, 2048))]
     page = page_of(write_study(tmp_path, points))
-    for word in ("cpu 0", "cpu 1", "tok512", "tok2048", "0f3c1d9a7be2", "jax = 0.10.2", "size = 2048"):
+    words = ("cpu 0", "cpu 1", "tok512", "tok2048", "0f3c1d9a7be2", "jax = 0.10.2", "size = 2048")
+    for word in (*words, "held-out text hash 4e3385e7", "data hash 9a41c07e"):
         assert word in page.text
     assert "The tokenizers differ: the same number of final tokens covers different text" in page.text
     assert page.text.count("0f3c1d9a7be2") == 1  # what all runs share is told once
+
+
+def test_a_real_run_tells_all_that_the_report_shows_of_it(tmp_path):
+    """And the invented runs hold just what training writes."""
+    real, invented = tmp_path / "runs" / "real", tmp_path / "runs" / "invented"
+    write_texts(tmp_path)
+    train(run_config(tmp_path), real)
+    write_run(tmp_path, "invented", [])
+    for name in ("provenance.json", "finished.json"):
+        written = json.loads((real / name).read_text())
+        assert written.keys() == json.loads((invented / name).read_text()).keys()
+    page_of(write_study(tmp_path, [{"label": "rope", "run_id": "real"}]))
+    (row,) = rows_of(tmp_path / "report" / "results.csv")
+    assert float(row["train_seconds"]) == written["seconds"] > 0
+    common, _ = provenance_tables(read_study(tmp_path))
+    told = {name.text: value.text for name, value in common.rows}
+    assert len(told) == 10 and "–" not in {told[key] for key in told.keys() - {"commit"}}
 
 
 def test_what_the_schemes_do_is_drawn_for_those_of_the_study(study):
@@ -399,6 +438,24 @@ def test_equal_context_averages_seeds(tmp_path):
     for value in (2.345, 2.325, 2.305):  # means of 2.34 and 2.35, of 2.32 and 2.33, of 2.30 and 2.31
         assert f">{bits(value)}</text>" in svg
     assert "Dots of several seeds are means" in svg
+
+
+def test_at_equal_context_what_drops_text_and_the_rest_of_failed_seeds_are_not_the_best(tmp_path):
+    vocabularies(tmp_path, contexts=(128,), seeds=(0, 2))
+    path = tmp_path / "runs" / "20ab34cd56ef" / "evaluation" / "00.json"  # one seed of the best
+    content = json.loads(path.read_text())
+    content["equal_bytes"][0] |= {"status": "failed", "bits_per_byte": None}
+    path.write_text(json.dumps(content))
+    for path in tmp_path.glob("runs/1*/provenance.json"):  # one of the two that come next
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"tokenizer_report": {"lossless": False}}))
+    page = page_of(tmp_path)
+    assert "in windows that hold equally many bytes of text vocabulary 4096 (2.325 at 128 bytes)." in page.text
+    assert "vocabulary 1024: the tokenizer drops text" in page.text
+    svg = (tmp_path / "report" / f"{EQUAL}.svg").read_text(encoding="utf-8")
+    assert svg.count("1/2 failed</text>") == 1
+    bold = re.findall(r"<text[^>]*700[^>]*>([^<]*)</text>", svg)
+    assert bold.count(bits(2.325)) == 1, bold
 
 
 @pytest.mark.parametrize(
