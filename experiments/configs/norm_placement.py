@@ -5,10 +5,11 @@
     ./launch.sh run experiments/configs/norm_placement.py --config.scale=large
 
 Beside the loss, the report shows the size of activations and gradients of every layer through training, and which runs
-diverged. Expect post-norm to fail first where the stack is deep and the learning rate high (Xiong et al. 2020), and
-placements that keep what a sublayer adds small (peri, deepnorm, layer_scale) to train at every setting.
+diverged. Expect post-norm (Xiong et al. 2020) to learn nothing but word frequencies where the stack is deep and the
+learning rate high, with gradients that vanish below the last layer, and to be among the best where it is shallow; and
+placements that scale down what a sublayer adds (rezero, scaled, layer_scale) ahead of pre-norm in the deep stack.
 
-small: 4 and 64 layers, two seeds, about 75 minutes of one CPU core. tiny: a few minutes, one seed, and says nothing but
+small: 4 and 64 layers, two seeds, about 80 minutes of one CPU core. tiny: a few minutes, one seed, and says nothing but
 that everything runs. large: wider layers and more steps, for one large GPU.
 """
 
