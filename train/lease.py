@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,8 @@ from jax.experimental import multihost_utils
 from models.errors import InvalidInput
 
 LOCK_FILE = "owner.lock"
+# Who only asks whether a folder is held (`is_held`) has its lock for an instant; it is not refused for that.
+TRIES, PAUSE_SECONDS = 20, 0.005
 
 
 class InUse(InvalidInput):
@@ -79,13 +82,17 @@ class Lease:
         """Locks the folder; returns why not, where that fails."""
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                return self._in_use()
-            return f"run folder {self.folder} cannot be locked against a second writer: {error.strerror}"
+        for left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                held = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+                if not held or not left:
+                    os.close(descriptor)
+                    why = f"run folder {self.folder} cannot be locked against a second writer: {error.strerror}"
+                    return self._in_use() if held else why
+                time.sleep(PAUSE_SECONDS)
         self._descriptor = descriptor
         owner = {
             "process": os.getpid(),

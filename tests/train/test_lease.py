@@ -1,13 +1,15 @@
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from models.errors import InvalidInput
-from train.lease import LOCK_FILE, Lease
+from train.lease import LOCK_FILE, Lease, is_held
 
 HOLDER = """
 import sys, time
@@ -28,6 +30,16 @@ def test_the_second_owner_is_refused_with_the_first_ones_name(tmp_path):
             pass
     with Lease(folder):  # released at the end of the block
         pass
+
+
+def test_who_only_asks_keeps_nobody_out(tmp_path):
+    with Lease(tmp_path):
+        pass
+    asking = os.open(tmp_path / LOCK_FILE, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    threading.Timer(0.02, os.close, [asking]).start()
+    with Lease(tmp_path):
+        assert is_held(tmp_path)
 
 
 def test_an_error_in_the_block_releases_the_folder(tmp_path):

@@ -26,10 +26,12 @@ def study(tmp_path_factory):
             sizes["layer_gradient_norm"] = [None if lost else 2.0**-layer / step for layer in range(LAYERS)]
             skipped = step - 89 if lost and step < 93 else 0
             lines.append({"step": step, "gradient_norm": 3.0, "skipped": skipped, "tokens": 1024 * step, **sizes})
-        path = folder / "runs" / run_id / "metrics.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        error = {"status": "failed", "error": "loss is not finite at step 93"} if fails else {}
-        points.append({"label": label, "run_id": run_id, **error})
+        run = folder / "runs" / run_id
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if fails:
+            (run / "finished.json").unlink(missing_ok=True)
+            (run / "error.txt").write_text("loss is not finite at step 93\n")
+        points.append({"label": label, "run_id": run_id})
     return write_report(write_study(folder, points)).parent
 
 
