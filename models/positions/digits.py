@@ -1,6 +1,5 @@
 """The digits of a position in some base, each embedded for itself, and summed."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.errors import require, require_choice
-from models.positions.scheme import TOKEN_SIZE, Array, ParameterSpec, PositionScheme
+from models.positions.scheme import Array, ParameterSpec, PositionScheme
 
 KINDS = ("learned", "sinusoidal")
 LARGEST_POSITION = np.iinfo(np.int32).max
@@ -49,12 +48,11 @@ class BaseN(PositionScheme):
         return self.base**self.digits
 
     def embedding_parameters(self, width: int) -> dict[str, ParameterSpec]:
-        """The tables [digits, base, width] of the learned kind, whose sum begins at the size of embedded tokens."""
+        """The tables [digits, base, width] of the learned kind."""
         if self.kind == "sinusoidal":
             return {}
         shape, axes = (self.digits, self.base, width), (None, None, "embed")
-        initializer = jax.nn.initializers.normal(TOKEN_SIZE * math.sqrt(width / self.digits))
-        return {"table": ParameterSpec(shape, initializer, axes)}
+        return {"table": ParameterSpec(shape, jax.nn.initializers.normal(0.02), axes)}
 
     def embed(self, parameters: dict[str, Array], position_BxL: Array, width: int) -> Array:
         """float32 [B or 1, L, width]; NaN at positions without such digits. Raises InvalidInput where the width does

@@ -1,6 +1,5 @@
 """A learned vector for each position, added to the embeddings."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.errors import invalid, require
-from models.positions.scheme import TOKEN_SIZE, Array, ParameterSpec, PositionScheme
+from models.positions.scheme import Array, ParameterSpec, PositionScheme
 
 
 @PositionScheme.registry.register("learned")
@@ -30,12 +29,10 @@ class Learned(PositionScheme):
         return self.length
 
     def embedding_parameters(self, width: int) -> dict[str, ParameterSpec]:
-        """The table [length, width], initially of the size of embedded tokens. Raises InvalidInput while `length` is
-        None."""
+        """The table [length, width]. Raises InvalidInput while `length` is None."""
         if self.length is None:
             raise invalid("position.length", None, "a number of positions")
-        initializer = jax.nn.initializers.normal(TOKEN_SIZE * math.sqrt(width))
-        return {"table": ParameterSpec((self.length, width), initializer, (None, "embed"))}
+        return {"table": ParameterSpec((self.length, width), jax.nn.initializers.normal(0.02), (None, "embed"))}
 
     def embed(self, parameters: dict[str, Array], position_BxL: Array, width: int) -> Array:
         """float32 [B or 1, L, width]. Positions outside the table give NaN: plain indexing would clamp to its last row

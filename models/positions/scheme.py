@@ -18,9 +18,6 @@ from models.errors import InvalidInput
 from models.positions.index import Identity, Index, zoned_distance
 from models.registry import Registry
 
-# The initial standard deviation of embedded tokens, before they are multiplied by the root of the model's width.
-TOKEN_SIZE = 0.02
-
 Array = jax.Array
 
 
