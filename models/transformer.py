@@ -132,8 +132,8 @@ class Transformer(nn.Module):
         config = self.config
 
         # Small rows let a tied output start near uniform; scaled by √D (Vaswani et al. 2017, section 3.4), tokens
-        # reach the size of what sinusoids add. Learned tables begin at 0.02: begun as large as tokens, they were 0.03 to
-        # 0.05 bits per byte behind after 400 steps.
+        # reach the size of what sinusoids add. Learned tables begin at 0.02: begun as large as tokens, they were behind
+        # by 0.03 to 0.05 bits per byte after 400 steps.
         def table(name: str) -> Array:
             rows = nn.initializers.normal(0.02)
             return parameter(self, name, rows, ("vocabulary", "embed"), (config.vocabulary, config.width))
