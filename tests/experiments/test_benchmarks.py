@@ -56,7 +56,12 @@ def figures_are_real(tables: list[Table]) -> bool:
     return bool(numbers) and all(-1 < number < float("inf") for number in numbers)
 
 
-@pytest.mark.parametrize("benchmark", SIZES, ids=lambda module: module.__name__.rpartition(".")[2])
+# One that starts quickly stands for all in the fast suite: the others take a minute to compile.
+@pytest.mark.parametrize(
+    "benchmark",
+    [decoding, *(pytest.param(one, marks=pytest.mark.slow) for one in SIZES if one is not decoding)],
+    ids=lambda module: module.__name__.rpartition(".")[2],
+)
 def test_every_benchmark_gives_figures_and_names_missing_peers(benchmark, without_peers):
     tables = list(benchmark.measure(SIZES[benchmark]))
     assert [row[0] for row in tables[0].rows] == OURS[benchmark]
