@@ -1,6 +1,8 @@
 """The feed-forward sublayer as a mixture of experts: router, experts and shared experts, with their parameters."""
 
+import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 
 from models.experts.experts import Groups, Mixture
 from models.experts.ragged import ragged_product
-from models.feed_forward import ACTIVATIONS, FeedForward, FeedForwardKind
+from models.feed_forward import FeedForward, FeedForwardKind, feed_forward
 from models.parameters import parameter
 
 Array = jax.Array
@@ -54,18 +56,13 @@ class ExpertFeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, groups: Groups | None) -> Array:
-        kind, (activation, gates) = self.kind, ACTIVATIONS[self.kind.activation]
+        kind = self.kind
 
-        def linear(name: str, features: int, axes: tuple[str, str], gain: float) -> ExpertLinear:
-            return ExpertLinear(self.count, features, axes, kind.dtype, gain, kind.bias, name=name)
+        def linear(name: str, features: int, axes: tuple[str, str], gain: float) -> Callable[[Array], Array]:
+            layer = ExpertLinear(self.count, features, axes, kind.dtype, gain, kind.bias, name=name)
+            return functools.partial(layer, groups=groups)
 
-        up_axes = ("embed", "feed_forward")
-        hidden = linear("up", self.width, up_axes, kind.input_gain)(x, groups)
-        if gates:
-            hidden *= activation(linear("gate", self.width, up_axes, kind.input_gain)(x, groups))
-        else:
-            hidden = activation(hidden)
-        return linear("output", x.shape[-1], ("feed_forward", "embed"), kind.output_gain)(hidden, groups)
+        return feed_forward(kind, self.width, linear, x)
 
 
 class ExpertLayer(nn.Module):

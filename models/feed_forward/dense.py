@@ -1,5 +1,6 @@
 """The dense feed-forward layer: plain (ReLU, GELU, …) or gated (SwiGLU, GEGLU, …; Shazeer 2020)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -36,26 +37,36 @@ class FeedForwardKind:
     output_gain: float = 1.0
 
 
-class FeedForward(nn.Module):
-    """[B, L, D] -> [B, L, D]: out(act(up(x))), or out(act(gate(x)) · up(x)) for an activation that gates.
+# (name, features, logical axis names, gain) -> a linear map of that name.
+MakeLinear = Callable[[str, int, tuple[str, str], float], Callable[[Array], Array]]
 
-    width: hidden size.
+
+def feed_forward(kind: FeedForwardKind, width: int, linear: MakeLinear, x: Array) -> Array:
+    """[..., D] -> [..., D]: out(act(up(x))), or out(act(gate(x)) · up(x)) for an activation that gates.
+
+    width: hidden size. linear makes the maps `up`, `gate` and `output`.
     """
+    activation, gates = ACTIVATIONS[kind.activation]
+    up_axes = ("embed", "feed_forward")
+    hidden = linear("up", width, up_axes, kind.input_gain)(x)
+    if gates:
+        hidden *= activation(linear("gate", width, up_axes, kind.input_gain)(x))
+    else:
+        hidden = activation(hidden)
+    return linear("output", x.shape[-1], ("feed_forward", "embed"), kind.output_gain)(hidden)
+
+
+class FeedForward(nn.Module):
+    """The layer of every token alone, [B, L, D] -> [B, L, D]. width: hidden size."""
 
     kind: FeedForwardKind
     width: int
 
     @nn.compact
     def __call__(self, x_BxLxD: Array) -> Array:
-        kind, (activation, gates) = self.kind, ACTIVATIONS[self.kind.activation]
+        kind = self.kind
 
         def linear(name: str, features: int, axes: tuple[str, str], gain: float) -> Linear:
             return Linear((features,), axes, kind.dtype, gain=gain, bias=kind.bias, name=name)
 
-        up_axes = ("embed", "feed_forward")
-        hidden = linear("up", self.width, up_axes, kind.input_gain)(x_BxLxD)
-        if gates:
-            hidden *= activation(linear("gate", self.width, up_axes, kind.input_gain)(x_BxLxD))
-        else:
-            hidden = activation(hidden)
-        return linear("output", x_BxLxD.shape[-1], ("feed_forward", "embed"), kind.output_gain)(hidden)
+        return feed_forward(kind, self.width, linear, x_BxLxD)
