@@ -27,7 +27,7 @@ def provenance() -> dict[str, Any]:
     """
     device = jax.devices()[0]
     return {
-        "commit": source_commit(Path(__file__).resolve().parents[1]),
+        "commit": own_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "platform": device.platform,
         "device_kind": device.device_kind,
@@ -35,6 +35,11 @@ def provenance() -> dict[str, Any]:
         "process_count": jax.process_count(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def own_commit() -> str | None:
+    """The commit of the code that runs, as `source_commit` says it."""
+    return source_commit(Path(__file__).resolve().parents[1])
 
 
 def source_commit(source: Path) -> str | None:

@@ -29,7 +29,7 @@ from train.config import RunConfig, fill_lengths
 from train.configuration import to_plain
 from train.data import prepare
 from train.loop import PROVENANCE
-from train.provenance import hash_of, provenance, write_json_atomic
+from train.provenance import hash_of, own_commit, write_json_atomic
 from train.sharding import path_name
 from train.tokenizers import load_tokenizer
 
@@ -211,7 +211,7 @@ def evaluate_checkpoint(
             "train_length": checkpoint.config.train.length,
             "override": one.override,
             "text": text.hash(),
-            "commit": provenance()["commit"],
+            "commit": own_commit(),
             "parameters": parameter_count(checkpoint.parameters),
             "identity": None if again else identity,
         }
