@@ -27,7 +27,7 @@ from train.initial import read_initial
 from train.lease import Lease
 from train.metrics import MetricsWriter, numbers
 from train.progress import Progress, peak_flops
-from train.provenance import provenance, write_json_atomic
+from train.provenance import continued, write_json_atomic
 from train.sharding import build_mesh, process_rows, put_batch, require_batch
 from train.step import Trainer, TrainState
 
@@ -88,7 +88,8 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
         passed_over = 0 if restored is None else restored.data["passed_over"]
         writes = jax.process_index() == 0
         if writes:
-            _describe(config, folder, prepared, parameters, active_parameter_count(model, trainer.abstract.parameters))
+            active = active_parameter_count(model, trainer.abstract.parameters)
+            _describe(config, folder, prepared, parameters, active, first)
 
         def save(state: TrainState, step: int) -> None:
             metadata = {
@@ -195,10 +196,10 @@ def _hashes(prepared: Prepared) -> dict[str, str]:
     }
 
 
-def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, active: int) -> None:
-    """Writes what the run is before it starts."""
+def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, active: int, first: int) -> None:
+    """Writes what the run is before it starts, or goes on from step `first`."""
     write_json_atomic(folder / "config.json", to_plain(config, RunConfig))
-    facts = provenance() | {
+    facts = continued(folder / PROVENANCE, first) | {
         "run_id": run_id(config),
         **_hashes(prepared),
         "tokenizer_report": dataclasses.asdict(prepared.tokenizer_report),

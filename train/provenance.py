@@ -37,6 +37,19 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def continued(file: Path, step: int) -> dict[str, Any]:
+    """The provenance of this process, as one that takes over at `step` from those that `file` tells of.
+
+    `from_step` is that step, and `earlier` a list of the provenances of the processes before, the first one first;
+    it is empty at step 0, where nothing of theirs is left.
+    """
+    now = {**provenance(), "from_step": step}
+    if step == 0:
+        return now | {"earlier": []}
+    before = json.loads(file.read_text())
+    return now | {"earlier": [*before.get("earlier", []), {key: before.get(key) for key in now}]}
+
+
 def own_commit() -> str | None:
     """The commit of the code that runs, as `source_commit` says it."""
     return source_commit(Path(__file__).resolve().parents[1])

@@ -197,7 +197,7 @@ def provenance_tables(study: Study) -> tuple[Table, Table]:
     def value(point: Point, key: str) -> str:
         if key == "corpus":
             return corpora.get(point.run.run_id, ABSENT)
-        return plain(point.run.provenance.get(key))
+        return _told(point.run.provenance, key)
 
     entries = (("corpus", "corpus"), *PROVENANCE)
     shared = [(key, name) for key, name in entries if len({value(point, key) for point in told}) == 1 and told]
@@ -219,6 +219,14 @@ def provenance_tables(study: Study) -> tuple[Table, Table]:
         for point in study.points
     )
     return common, Table(tuple((name, False) for name in columns), rows)
+
+
+def _told(provenance: Mapping[str, Any], key: str) -> str:
+    """A fact of a run; of one that was resumed, what the processes said in turn, where they differ; its last date."""
+    earlier = provenance.get("earlier")
+    starts = [start for start in earlier if isinstance(start, Mapping)] if isinstance(earlier, list) else []
+    told = [plain(start[key]) for start in starts if key in start and key != "date"]
+    return ", then ".join(dict.fromkeys([*told, plain(provenance.get(key))]))
 
 
 def _corpus(point: Point) -> str:

@@ -37,9 +37,9 @@ def test_run_trains_evaluates_and_reports_every_point(swept):
 
 def test_run_again_starts_nothing(swept, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
-    before, started = mark(swept.folder), time.monotonic()
+    before = mark(swept.folder)
     again = command("run", swept.config, "--output", swept.output)
-    assert again.status == 0 and time.monotonic() - started < 20
+    assert again.status == 0
     assert f"2 of 2 runs of {swept.folder} are finished already" in again.out
     assert mark(swept.folder) == before
 

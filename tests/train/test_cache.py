@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -131,8 +130,6 @@ def test_a_killed_builder_leaves_nothing_that_is_believed(tmp_path):
     assert not (tmp_path / "entry").exists()
     assert (tmp_path / ".entry.building" / "half").exists()
 
-    began = time.monotonic()
     entry = build_once(tmp_path / "entry", lambda folder: (folder / "whole").touch())
-    assert time.monotonic() - began < 10
     assert [path.name for path in entry.iterdir()] == ["whole"]
     assert not (tmp_path / ".entry.building").exists()

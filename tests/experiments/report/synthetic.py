@@ -160,6 +160,8 @@ def write_run(
         "device_count": 1,
         "process_count": 1,
         "date": "2031-01-02T10:00:10+00:00",
+        "from_step": 0,
+        "earlier": [],
         "run_id": run_id,
         "data_hash": "9a41c07e",
         "held_out_hash": "4e3385e7",

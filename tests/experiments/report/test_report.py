@@ -310,6 +310,14 @@ def test_provenance_and_tokenizers_are_told_where_they_differ(tmp_path):
     assert page.text.count("0f3c1d9a7be2") == 1  # what all runs share is told once
 
 
+def test_a_run_that_other_code_or_devices_went_on_with_says_so(tmp_path):
+    begun = {"commit": "1a1a1a1a1a1a", "device_kind": "cpu", "date": "2031-01-01T00:00:00+00:00"}
+    write_run(tmp_path, "a", [], from_step=300, earlier=[begun, {**begun, "commit": "2b2b2b2b2b2b"}])
+    page = page_of(write_study(tmp_path, [{"label": "rope", "run_id": "a"}]))
+    assert "commit 1a1a1a1a1a1a, then 2b2b2b2b2b2b, then 0f3c1d9a7be2" in page.text
+    assert "device cpu devices" in page.text and "2031-01-01" not in page.text
+
+
 def test_a_real_run_tells_all_that_the_report_shows_of_it(tmp_path):
     """And the invented runs hold just what training writes."""
     real, invented = tmp_path / "runs" / "real", tmp_path / "runs" / "invented"
