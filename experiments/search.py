@@ -15,7 +15,7 @@ from experiments.longrope.scoring import Passages, choose_passages, scorer
 from experiments.runs import read_context, read_run
 from models.errors import require
 from train.data import prepare
-from train.provenance import write_json_atomic
+from train.files import write_json
 
 FIELDS = "model.position.scaling."
 say = functools.partial(print, flush=True)
@@ -104,7 +104,7 @@ def search(checkpoint: Checkpoint, passages: Passages, arguments: argparse.Names
         "score": best.score,
         "override": override,
     }
-    write_json_atomic(path, content)
+    write_json(path, content)
     say(f"results: {path}")
     options = " ".join(f"--config.{name}={_option(value)}" for name, value in override.items())
     say(f"to use it: evaluate {checkpoint.folder} {options}")

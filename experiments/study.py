@@ -19,11 +19,11 @@ from experiments.overrides import apply_overrides
 from models.errors import InvalidInput, require, require_choice
 from train.config import run_id
 from train.configuration import from_config_dict, to_plain
+from train.files import write_json
 from train.initial import InitialConfig
 from train.lease import is_held
 from train.loop import is_finished
 from train.metrics import METRICS_FILE
-from train.provenance import write_json_atomic
 
 
 class Point(NamedTuple):
@@ -221,7 +221,7 @@ def write_manifest(study: Study) -> None:
         "points": points,
     }
     study.folder.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, manifest)
+    write_json(path, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

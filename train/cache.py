@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import InvalidInput
+from train.files import flush
 
 
 def cache_folder() -> Path:
@@ -50,12 +51,12 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
             try:
                 temporary.mkdir()
                 build(temporary)
-                _flush(temporary)
+                _flush_all(temporary)
                 temporary.rename(folder)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-            _flush_entry(folder.parent)
+            flush(folder.parent)
     return folder
 
 
@@ -94,17 +95,9 @@ def _exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _flush(folder: Path) -> None:
+def _flush_all(folder: Path) -> None:
     """Puts every file and folder below `folder` on the disk, so that the rename cannot get there before them."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            _flush_entry(Path(parent) / name)
-        _flush_entry(Path(parent))
-
-
-def _flush_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            flush(Path(parent) / name)
+        flush(Path(parent))

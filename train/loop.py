@@ -23,11 +23,12 @@ from train.checkpoints import Checkpoints, saved_steps
 from train.config import RunConfig, run_id
 from train.configuration import to_plain
 from train.data import Prepared, prepare
+from train.files import write_json
 from train.initial import read_initial
 from train.lease import Lease
 from train.metrics import MetricsWriter, numbers
 from train.progress import Progress, peak_flops
-from train.provenance import continued, write_json_atomic
+from train.provenance import continued
 from train.sharding import build_mesh, process_rows, put_batch, require_batch
 from train.step import Trainer, TrainState
 
@@ -154,7 +155,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
             checkpoints.wait()
         if writes:
             seconds = seconds_before + time.monotonic() - started
-            write_json_atomic(folder / FINISHED, {"step": step, "seconds": seconds, "parameters": parameters})
+            write_json(folder / FINISHED, {"step": step, "seconds": seconds, "parameters": parameters})
 
 
 def _require_divisible(config: RunConfig, mesh: Mesh) -> None:
@@ -198,7 +199,7 @@ def _hashes(prepared: Prepared) -> dict[str, str]:
 
 def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, active: int, first: int) -> None:
     """Writes what the run is before it starts, or goes on from step `first`."""
-    write_json_atomic(folder / "config.json", to_plain(config, RunConfig))
+    write_json(folder / "config.json", to_plain(config, RunConfig))
     facts = continued(folder / PROVENANCE, first) | {
         "run_id": run_id(config),
         **_hashes(prepared),
@@ -206,7 +207,7 @@ def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: i
         "parameters": parameters,
         "active_parameters": active,
     }
-    write_json_atomic(folder / PROVENANCE, facts)
+    write_json(folder / PROVENANCE, facts)
     prepared.tokenizer.save(folder / "tokenizer")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InvalidInput
+from train.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -66,7 +67,7 @@ class MetricsWriter:
         kept = []
         if last_step is not None and path.exists():
             kept = [record for record in read_metrics(path) if record["step"] <= last_step]
-        self._replace(path, b"".join(map(_line, kept)))
+        write_whole(path, b"".join(map(_line, kept)))
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
         self._tensorboard: Any = None
 
@@ -102,15 +103,6 @@ class MetricsWriter:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    @staticmethod
-    def _replace(path: Path, content: bytes) -> None:
-        temporary = path.with_name(path.name + ".new")
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

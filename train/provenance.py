@@ -1,4 +1,4 @@
-"""Where a result came from: the commit, the versions and the devices; and the two ways a run writes such facts down.
+"""Where a result came from: the commit, the versions and the devices; and the hash that names a configuration.
 
 `provenance` is written into every run folder and printed under every report, so it names no host, user or path.
 """
@@ -74,36 +74,6 @@ def hash_of(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def write_json_atomic(path: Path, value: Any) -> None:
-    """Writes a JSON file that is, at any moment and after a crash, either the old one or the new one in full.
-
-    Raises OSError (disk full, say) and TypeError (not JSON) with the old file untouched and no temporary file left.
-    """
-    path = Path(path)
-    text = json.dumps(value, indent=1) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename inside `folder` survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _version(package: str) -> str | None:

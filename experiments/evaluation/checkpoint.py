@@ -28,8 +28,9 @@ from train.checkpoints import restore_parameters
 from train.config import RunConfig, fill_lengths
 from train.configuration import to_plain
 from train.data import prepare
+from train.files import write_json
 from train.loop import PROVENANCE
-from train.provenance import hash_of, own_commit, write_json_atomic
+from train.provenance import hash_of, own_commit
 from train.sharding import path_name
 from train.tokenizers import load_tokenizer
 
@@ -215,7 +216,7 @@ def evaluate_checkpoint(
             "parameters": parameter_count(checkpoint.parameters),
             "identity": None if again else identity,
         }
-        write_json_atomic(path, facts | results)
+        write_json(path, facts | results)
         say(f"evaluated {one.label}: " + _digest(results["rows"]))
     if evaluation.attribution:
         _attribute(checkpoint, series[0], evaluation, say)
@@ -234,7 +235,7 @@ def _attribute(checkpoint: Checkpoint, one: Series, evaluation: EvaluationConfig
     lengths = (trained, *evaluation.attribution)
     entropy = entropy_by_position(one.model_at, checkpoint.parameters, text, lengths, evaluation)
     content = json.loads(path.read_text())
-    write_json_atomic(path, content | {"attribution": {"identity": identity} | attribution, "entropy": entropy})
+    write_json(path, content | {"attribution": {"identity": identity} | attribution, "entropy": entropy})
     for entry in attribution["lengths"]:
         say(f"attributed {one.label} at {entry['length']}: " + " ".join(entry["verdict"]))
 

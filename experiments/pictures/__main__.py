@@ -10,7 +10,7 @@ from experiments.evaluation.checkpoint import open_checkpoint, overridden
 from experiments.overrides import apply_overrides
 from experiments.pictures.curves import fixed_schemes, is_learned, learned_curves, quantity, title_of
 from experiments.report.page import sheet
-from experiments.report.report import to_csv, write_whole
+from experiments.report.report import to_csv
 from experiments.report.schemes import Panel, Schemes, draw, panels_of, spectra_of
 from experiments.runs import override_run, read_context, read_run
 from models.config import ModelConfig
@@ -18,6 +18,7 @@ from models.errors import InvalidInput, require, require_choice
 from models.positions import PositionScheme, Rotary, Scaling
 from train.config import fill_lengths
 from train.configuration import from_config_dict, to_config_dict
+from train.files import write_whole
 
 TIMES = 16
 

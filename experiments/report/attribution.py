@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.report import axes as parts
 from experiments.report.axes import LABEL_SIZE, Figure
 from experiments.report.extrapolation import ROW
-from experiments.report.series import Mark, Series, average
+from experiments.report.series import Mark, Series, average, survivors_notes
 from experiments.report.study import Ablation, Study, sane
 from experiments.report.style import GRID, INK, MUTED, WIDTH, canvas, drawing, look, to_svg
 from experiments.report.text import ABSENT, change, count, listing, protocol
@@ -90,7 +90,8 @@ def attribution_figure(study: Study, series: Sequence[Series]) -> Figure:
     )
     shown = blocks(series)
     caption = _caption(shown, [entry.trained for one in series for e in one.evaluations for entry in e.attributions])
-    notes = tuple(_notes(series))
+    measured = [one for one in series if any(evaluation.attributions for evaluation in one.evaluations)]
+    notes = (*_notes(series), *survivors_notes(measured))
     if not any(block.mark(protocol_, key) for block in shown for protocol_ in PROTOCOLS for key in NAMES):
         return Figure(name, title, caption, notes, None, header, rows, optional=True)
     with drawing(name):

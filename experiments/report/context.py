@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from experiments.report import axes as parts
 from experiments.report.axes import Figure, Label
-from experiments.report.series import Mark, Series, average, train_lengths
+from experiments.report.series import Mark, Series, average, survivors_notes, train_lengths
 from experiments.report.study import Bucket, Study
 from experiments.report.style import drawing, look, to_svg
 from experiments.report.text import bits, count, listing
@@ -156,6 +156,7 @@ def _curves(
     absent = [one.label for one in series if one.evaluations and not curves[one.label]]
     if absent and shown:
         notes = [*notes, f"Not measured: {listing(absent)}"]
+    notes = [*notes, *survivors_notes(shown)]
     if not shown:
         return Figure(name, title, caption, tuple(notes), None, header, rows)
     limits = parts.robust_limits(values, anchors)

@@ -202,7 +202,7 @@ def _facts(study: Study) -> str:
     if study.swept:
         parts.append("swept: " + listing(study.swept))
     if study.created:
-        parts.append(study.created)
+        parts.append(study.created.partition("T")[0])  # the time stands in the provenance
     return " · ".join(parts)
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from experiments.report.series import collect_series, point_notes, row_notes
 from experiments.report.study import read_study
 from experiments.report.tables import provenance_tables, results_csv, results_table, tokenizer_table
 from experiments.report.training import training_figure
+from train.files import write_whole
 
 FIGURES = (
     length_figure,
@@ -82,16 +81,3 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces `path` by `text` in one step, so that a reader or an interruption never meets half a file."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -239,6 +239,21 @@ def _failed_seeds(one: Series) -> list[str]:
     return notes
 
 
+def survivors_notes(series: Sequence[Series]) -> list[str]:
+    """A line for every series of which some seeds failed and others did not, for figures that draw what there is."""
+    notes = []
+    for one in series:
+        failed = sum(
+            _never_trained(member.point)
+            or (member.evaluation is not None and any(row.failed for row in member.evaluation.rows))
+            for member in one.members
+        )
+        if 0 < failed < len(one.members):
+            seeds = f"{failed} of {len(one.members)} seeds failed, in training or at a length"
+            notes.append(f"{one.label}: {seeds}; where they have no number, the mean is that of the others")
+    return notes
+
+
 def _where(group: Sequence[Row], rows: Sequence[Row], usable: Sequence[int]) -> str:
     """ "beyond 128", "at every length" or the lengths and the protocol themselves."""
     lengths = sorted({row.length for row in group})

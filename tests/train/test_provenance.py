@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train import provenance as module
-from train.provenance import hash_of, provenance, source_commit, write_json_atomic
+from train.provenance import hash_of, provenance, source_commit
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -82,20 +82,3 @@ def test_hash_is_the_start_of_the_sha256_of_canonical_text():
 @given(json_values)
 def test_hash_survives_a_round_trip_through_a_file(value):
     assert hash_of(json.loads(json.dumps(value))) == hash_of(value)
-
-
-def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "folder" / "a.json"
-    write_json_atomic(path, {"x": [1, None]})
-    assert json.loads(path.read_text()) == {"x": [1, None]}
-
-    def disk_full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        write_json_atomic(path, {"x": 2})
-    with pytest.raises(TypeError):
-        write_json_atomic(path, {"x": object()})
-    assert json.loads(path.read_text()) == {"x": [1, None]}
-    assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]

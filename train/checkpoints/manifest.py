@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from train.provenance import write_json_atomic
+from train.files import write_json
 
 MANIFEST = "sha256.json"
 
@@ -38,7 +38,7 @@ def write_manifest(checkpoint: Path) -> None:
         file.relative_to(checkpoint).as_posix(): {"bytes": file.stat().st_size, "sha256": digest}
         for file, digest in zip(files, _hashes(files), strict=True)
     }
-    write_json_atomic(checkpoint / MANIFEST, entries)
+    write_json(checkpoint / MANIFEST, entries)
 
 
 def damage(checkpoint: Path, items: Collection[str] | None = None, hashes: bool = True) -> str | None:

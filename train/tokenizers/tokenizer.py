@@ -8,8 +8,6 @@ spaces or normalise.
 import functools
 import hashlib
 import json
-import os
-import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +16,7 @@ import numpy as np
 
 from models.errors import InvalidInput, require
 from models.registry import Registry
+from train.files import write_json, write_whole
 
 META = "meta.json"
 EXACT = "Exact: decode(encode(text)) is text."
@@ -100,11 +99,10 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into `folder`, which is made if missing; each file appears whole or not at all."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         if self.file_name is not None:
-            _write(folder / self.file_name, self._content)
+            write_whole(folder / self.file_name, self._content)
         meta = {"kind": self.name, "details": self._details, "hash": self.hash, "statement": self.statement}
-        _write(folder / META, (json.dumps(meta, indent=2) + "\n").encode())
+        write_json(folder / META, meta)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -132,18 +130,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def _hash(name: str, details: dict[str, Any], content: bytes) -> str:
     head = json.dumps([name, details], sort_keys=True).encode()
     return hashlib.sha256(head + b"\n" + content).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def character_bytes(text: str) -> np.ndarray:

@@ -4,10 +4,11 @@ import json
 
 from experiments.report.answer import answer
 from experiments.report.comparison import comparison_notes
+from experiments.report.context import context_figure, position_figure
 from experiments.report.extrapolation import length_figure
 from experiments.report.series import collect_series, length_curve, row_notes
 from experiments.report.study import read_study
-from tests.experiments.report.synthetic import equal_bytes, write_run, write_study
+from tests.experiments.report.synthetic import equal_bytes, evaluation, write_run, write_study
 
 
 def rows(plain: dict, sliding: dict | None = None) -> list[dict]:
@@ -247,6 +248,18 @@ def test_a_seed_that_failed_in_training_counts(tmp_path):
     study = read_study(write_study(tmp_path, points))
     text = " ".join(answer(study, collect_series(study)))
     assert "1 of 2 seeds of unstable failed at 512 tokens." in text and "the best" not in text
+
+
+def test_figures_of_what_survived_say_so(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, f"r{seed}", [evaluation("a", f"r{seed}", 2.2, 0.1, seed=seed)] if seed else [], seed=seed)
+    (tmp_path / "runs" / "r0" / "error.txt").write_text("the loss is not finite\n")
+    study = read_study(write_study(tmp_path, [{"label": "a", "run_id": f"r{seed}"} for seed in range(3)]))
+    series = collect_series(study)
+    note = (
+        "a: 1 of 3 seeds failed, in training or at a length; where they have no number, the mean is that of the others"
+    )
+    assert note in position_figure(study, series).notes and note in context_figure(study, series).notes
 
 
 def test_what_is_missing_at_the_longest_length_is_told(tmp_path):
