@@ -35,8 +35,9 @@ ERROR: Could not find a version that satisfies the requirement absl-py==2.5.1 (f
 ERROR: No matching distribution found for absl-py==2.5.1
 """
 
-# Answers what launch.sh asks a Python: makes a .venv of itself, plays pip (PIP_SAYS: it fails; PIP_SLEEPS: it hangs),
-# and says how a module would have been started. What computes the stamp goes to a real Python.
+# Answers what launch.sh asks a Python: makes a .venv of itself, plays pip (PIP_SAYS: it fails; PIP_WAITS: it
+# hangs until that file is there), and says how a module would have been started. What computes the stamp goes to a real
+# Python.
 STAND_IN = f"""#!/usr/bin/env bash
 case "$*" in
     *_base_executable*) [[ -z ${{OLD:-}} ]] && echo "$0" ;;
@@ -49,7 +50,7 @@ case "$*" in
         chmod +x "$3/bin/uv" ;;
     "-Im pip "*)
         echo "pip ${{*: -1}}" >> "$CALLS"
-        sleep "${{PIP_SLEEPS:-0}}"
+        until [[ -e ${{PIP_WAITS:-/}} ]]; do sleep 0.05; done
         [[ -z ${{PIP_SAYS:-}} ]] || {{ printf '%s' "$PIP_SAYS"; exit 1; }} ;;
     "-m "*)
         printf '%s\\n' "$@" "cwd=$PWD" "path=$PYTHONPATH" "cache=$JAX_COMPILATION_CACHE_DIR"
@@ -232,7 +233,7 @@ def test_a_failed_set_up_keeps_the_environment_before_it(clone: Clone):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_set_up_leaves_no_stamp(clone: Clone, number: signal.Signals):
-    process = clone.start("run", PIP_SLEEPS="60")
+    process = clone.start("run", PIP_WAITS="/never")
     deadline = time.monotonic() + 30
     while len(clone.calls) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -280,12 +281,14 @@ def test_an_environment_of_the_users_own_is_left_alone(clone: Clone):
 @pytest.mark.skipif(
     shutil.which("flock") is None, reason="launch.sh takes turns by flock, which this system does not have"
 )
-def test_two_first_starts_set_up_once(clone: Clone):
-    processes = [clone.start("run", PIP_SLEEPS="0.3") for _ in range(2)]
-    errors = sorted(process.communicate(timeout=60)[1] for process in processes)
+def test_two_first_starts_set_up_once(clone: Clone, tmp_path: Path):
+    processes = [clone.start("run", PIP_WAITS=str(tmp_path / "go")) for _ in range(2)]
+    said = sorted(process.stderr.readline() for process in processes if process.stderr)
+    (tmp_path / "go").touch()
+    more = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert errors == ["setting up .venv (once, about a minute)\n", "waiting for another set-up of .venv\n"]
-    assert len(clone.calls) == 2
+    assert said == ["setting up .venv (once, about a minute)\n", "waiting for another set-up of .venv\n"]
+    assert more == ["", ""] and len(clone.calls) == 2
 
 
 @pytest.mark.parametrize(
