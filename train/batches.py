@@ -57,14 +57,11 @@ class Windows:
         start_B = np.minimum(row_B.astype(np.int64) * self.length, self._last_start)
         index_BxL = start_B[:, None] + np.arange(self.length)
         scored_BxL = index_BxL >= row_B[:, None] * self.length
-        place_1xL = np.arange(self.length, dtype=np.int32)[None]
         return {
             "tokens": self.store.tokens[index_BxL].astype(np.int32),
             "targets": self.store.tokens[index_BxL + 1].astype(np.int32),
             "weights": scored_BxL.astype(np.float32),
             "bytes": np.where(scored_BxL, self.store.byte_lengths[index_BxL + 1], 0).astype(np.int32),
-            "position": place_1xL,
-            "document": np.zeros_like(place_1xL),
         }
 
 
@@ -165,7 +162,8 @@ class Batches:
     weights: float32 [b, L], 1 where the target is scored, else 0. In an epoch every token is scored once: but the very
       first in "windows", but those that open a document in "documents".
     bytes: int32 [b, L], UTF-8 bytes of each scored target, 0 where none is scored.
-    position, document: int32 [b, L] in "documents" (-1 marks padding), [1, L] in "windows", where all rows share them.
+    position, document: int32 [b, L], in "documents" alone (-1 marks padding). In "windows" every row is one document,
+      at positions 0 … L - 1, so they are left out.
 
     Raises InvalidInput where the fields do not fit each other or the store.
     """

@@ -29,7 +29,7 @@ from train.lease import Lease
 from train.metrics import MetricsWriter, numbers
 from train.progress import Progress, peak_flops
 from train.provenance import continued
-from train.sharding import build_mesh, process_rows, put_batch, require_batch
+from train.sharding import batch_devices, build_mesh, process_rows, put_batch, require_batch
 from train.step import Trainer, TrainState
 
 # So many steps in a row that are not finite, and the run goes back to its last checkpoint.
@@ -106,8 +106,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
         started = time.monotonic()
         writer = MetricsWriter(folder, first) if writes else _Silent()
         tokens_per_step = config.train.batch_size * config.train.length
-        meter = _Meter(tokens_per_step, training_flops_per_token(model, config.train.length))
-        rolled_back = False
+        meter = _Meter(tokens_per_step, training_flops_per_token(model, config.train.length), mesh)
         with writer, Progress(config.train.steps, first) if writes else _Silent() as progress:
             if writes:
                 progress.note(_greeting(config, folder, prepared, parameters, first))
@@ -129,10 +128,10 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
                     failed = _report(config, pending, writer, progress, meter, seconds_before) or failed
                     pending = None
                 if failed:
-                    state = _roll_back(trainer, checkpoints, begin, step, rolled_back)
+                    state = _roll_back(trainer, checkpoints, begin, step, rolled_back=passed_over > 0)
                     # The text that led here is not read again (PaLM, Chowdhery et al. 2022, section 5.1).
                     passed_over += step - int(state.step)
-                    rolled_back, step, pending = True, int(state.step), None
+                    step, pending = int(state.step), None
                     writer.rewind(step)
                     progress.note(
                         f"{SKIPPED_STEPS} steps in a row were not finite: back to step {step}, on with later text"
@@ -162,7 +161,7 @@ def _require_divisible(config: RunConfig, mesh: Mesh) -> None:
     """Raises InvalidInput where a batch, or a part of it, cannot be split over the devices."""
     rules, parts = config.sharding.rules, config.train.accumulation
     require_batch(mesh, config.train.batch_size, rules)
-    shards = math.prod(mesh.shape[axis] for axis in rules.batch)
+    shards = batch_devices(mesh, rules)
     require(
         config.train.batch_size // parts % shards == 0,
         "train.accumulation",
@@ -254,7 +253,7 @@ def _roll_back(
 
 def _batches(config: RunConfig, store: Any, mesh: Mesh) -> Batches:
     # Processes that hold the same rows (a mesh axis such as tensor spans them) count as one host.
-    shards = math.prod(mesh.shape[axis] for axis in config.sharding.rules.batch)
+    shards = batch_devices(mesh, config.sharding.rules)
     here = process_rows(mesh, shards, config.sharding.rules)
     return Batches(
         store,
@@ -302,12 +301,12 @@ def _report(config: RunConfig, pending, writer, progress, meter: "_Meter", secon
 class _Meter:
     """Speed since the last rates() call, without what happened while paused; and the share of time spent waiting."""
 
-    def __init__(self, tokens_per_step: int, flops_per_token: float):
+    def __init__(self, tokens_per_step: int, flops_per_token: float, mesh: Mesh):
         self.tokens_per_step = tokens_per_step
         self.waited = 0.0
         self._flops_per_token = flops_per_token
-        peak = peak_flops(jax.devices()[0])
-        self._peak = None if peak is None else peak * jax.device_count()
+        peak = peak_flops(mesh.devices.flat[0])
+        self._peak = None if peak is None else peak * mesh.size
         self._started = self._last = time.monotonic()
         self._recent: list[float] = []
 

@@ -35,7 +35,10 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class AxisRules:
-    """For each logical axis of parameters and activations, the mesh axes it is split over; () for none."""
+    """For each logical axis of parameters and batches, the mesh axes it is split over; () for none.
+
+    How activations are split follows from these: XLA propagates it.
+    """
 
     batch: tuple[str, ...] = ("data", "fsdp")
     length: tuple[str, ...] = ("sequence",)
@@ -54,10 +57,6 @@ class AxisRules:
             axes = getattr(self, field.name)
             valid = isinstance(axes, tuple) and set(axes) <= set(MESH_AXES) and len(set(axes)) == len(axes)
             require(valid, field.name, axes, allowed)
-
-    def pairs(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
-        """The rules as `flax.linen.logical_axis_rules` takes them."""
-        return tuple((field.name, getattr(self, field.name) or None) for field in dataclasses.fields(self))
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
         """The mesh axes of an array whose logical axes are `axes`; None is an axis that is not split.
@@ -82,7 +81,6 @@ class AxisRules:
 
 
 DEFAULT_RULES = AxisRules()
-RULES = DEFAULT_RULES.pairs()
 
 
 @dataclass(frozen=True)
@@ -173,9 +171,14 @@ def state_shardings(mesh: Mesh, state: Any, shardings: Any, parameters: Any) -> 
     return jax.tree_util.tree_map_with_path(of, state)
 
 
+def batch_devices(mesh: Mesh, rules: AxisRules = DEFAULT_RULES) -> int:
+    """How many devices, or groups of them, share the rows of a batch."""
+    return _devices_along(mesh, rules.batch)
+
+
 def require_batch(mesh: Mesh, batch_size: int, rules: AxisRules = DEFAULT_RULES) -> None:
     """Raises InvalidInput naming train.batch_size unless it is a multiple of the devices the batch is split over."""
-    divisor = _devices_along(mesh, rules.batch)
+    divisor = batch_devices(mesh, rules)
     allowed = f"a multiple of {_written(mesh, rules.batch)}, the devices a batch is split over"
     require(batch_size % divisor == 0, "train.batch_size", batch_size, allowed)
 
@@ -183,15 +186,12 @@ def require_batch(mesh: Mesh, batch_size: int, rules: AxisRules = DEFAULT_RULES)
 def batch_sharding(mesh: Mesh, shape: Sequence[int], rules: AxisRules = DEFAULT_RULES) -> NamedSharding:
     """How a batch's array [B, L, ...] is split: rows by the rule for batch, columns by the rule for length.
 
-    A leading axis of 1 (the same in every row) stays whole. Raises InvalidInput where rows or columns do not divide.
+    Raises InvalidInput where rows or columns do not divide.
     """
-    if len(shape) == 0:
-        return NamedSharding(mesh, PartitionSpec())
-    if shape[0] != 1:
-        require_batch(mesh, shape[0], rules)
+    require_batch(mesh, shape[0], rules)
     if len(shape) > 1 and shape[1] % _devices_along(mesh, rules.length):
         raise invalid("train.length", shape[1], f"a multiple of {_written(mesh, rules.length)}")
-    axes = [None if shape[0] == 1 else "batch", "length", *[None] * len(shape)]
+    axes = ["batch", "length", *[None] * len(shape)]
     return NamedSharding(mesh, rules.spec(axes[: len(shape)]))
 
 
@@ -209,20 +209,16 @@ def process_rows(mesh: Mesh, batch_size: int, rules: AxisRules = DEFAULT_RULES) 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray], rules: AxisRules = DEFAULT_RULES) -> dict[str, jax.Array]:
     """Moves a host's arrays onto the mesh as global arrays.
 
-    Each array holds all columns of the rows that `process_rows` names (of all rows, with a single process); an array
-    with a leading axis of 1 is the same on all hosts.
+    Each array holds all columns of the rows that `process_rows` names (of all rows, with a single process).
     """
     if jax.process_count() == 1:
         return {name: jax.device_put(x, batch_sharding(mesh, x.shape, rules)) for name, x in batch.items()}
-    devices = _devices_along(mesh, rules.batch)
+    devices = batch_devices(mesh, rules)
     shards = process_rows(mesh, devices, rules)  # which of the batch's shards are here
 
     def put(local: np.ndarray) -> jax.Array:
-        if local.ndim == 0 or local.shape[0] == 1:
-            whole, rows = local.shape, np.arange(1)
-        else:
-            whole = (local.shape[0] // len(shards) * devices, *local.shape[1:])
-            rows = process_rows(mesh, whole[0], rules)
+        whole = (local.shape[0] // len(shards) * devices, *local.shape[1:])
+        rows = process_rows(mesh, whole[0], rules)
         sharding = batch_sharding(mesh, whole, rules)
 
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:

@@ -19,7 +19,7 @@ from models.transformer import Transformer, init_parameters, output_matrix
 from train.config import RunConfig
 from train.loss import Losses, chunk_tokens, cross_entropy
 from train.routing import routing_facts
-from train.sharding import parameter_shardings, state_shardings
+from train.sharding import batch_devices, parameter_shardings, state_shardings
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -54,10 +54,10 @@ def loss_of(
     watch_layers: whether the mean square of the residual stream after each layer, float32 [layers], comes along.
     """
     tokens_BxL = batch["tokens"]
-    if batch["position"].shape[0] == 1:
-        where = contiguous_tokens(tokens_BxL.shape[1])
-    else:
+    if "document" in batch:
         where = Tokens(position=batch["position"], document=batch["document"])
+    else:
+        where = contiguous_tokens(tokens_BxL.shape[1])
     routes = key is not None and model.has_experts()
     (hidden_BxLxD, _), sown = Transformer(model).apply(
         {"params": parameters},
@@ -114,8 +114,6 @@ def gradients(config: RunConfig, model: ModelConfig, parameters: Any, batch: Bat
 
     def part(x: Array) -> Array:
         # Every part takes every n-th row, so that it is spread over the devices as the batch is.
-        if x.shape[0] == 1:
-            return jnp.broadcast_to(x, (parts, *x.shape))
         return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
 
     def add(total, inputs):
@@ -139,7 +137,7 @@ class Trainer:
         rules = config.sharding.rules
         rate = config.schedule.build(config.optimizer.learning_rate, config.train.steps)
         optimizer = config.optimizer.build(rate)
-        devices = _devices_of_batch(mesh, rules.batch)
+        devices = batch_devices(mesh, rules)
 
         boxed = jax.eval_shape(lambda: init_parameters(model, config.seed))
         shardings = parameter_shardings(mesh, boxed, rules)
@@ -158,9 +156,7 @@ class Trainer:
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-            with nn.logical_axis_rules(rules.pairs()):
-                found = gradients(config, model, state.parameters, batch, key, devices)
-            gradient, (total, nats), observed, weight = found
+            gradient, (total, nats), observed, weight = gradients(config, model, state.parameters, batch, key, devices)
             norm = optax.global_norm(gradient)
             updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
             # A finite gradient can still give an update that overflows: the learning rate may be absurd.
@@ -199,10 +195,3 @@ class Trainer:
 def _bits_per_byte(nats: Array, batch: Batch) -> Array:
     scored_bytes = jnp.sum(batch["bytes"], dtype=jnp.float32)
     return nats / jnp.log(2.0) / jnp.maximum(scored_bytes, 1.0)
-
-
-def _devices_of_batch(mesh: Mesh, axes: tuple[str, ...]) -> int:
-    count = 1
-    for axis in axes:
-        count *= mesh.shape[axis]
-    return count

@@ -156,12 +156,9 @@ def random_batch(config: RunConfig) -> dict[str, np.ndarray]:
     """A batch as from contiguous windows of a text of random tokens."""
     shape = (config.train.batch_size, config.train.length + 1)
     text = np.random.default_rng(0).integers(0, config.model.vocabulary_size or 1, shape, np.int32)
-    position = np.arange(config.train.length, dtype=np.int32)[None]
     return {
         "tokens": text[:, :-1],
         "targets": text[:, 1:],
         "weights": np.ones((shape[0], shape[1] - 1), np.float32),
         "bytes": np.ones((shape[0], shape[1] - 1), np.int32),
-        "position": position,
-        "document": np.zeros_like(position),
     }

@@ -1,13 +1,17 @@
 """One run in two processes of two virtual devices each, data × fsdp: the same numbers, one folder, one agreement."""
 
+import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
 
-from tests.system.tiny import command, end, logged_steps, losses, read_json, run_config, start, write_study
+from tests.system.tiny import ROOT, command, end, logged_steps, losses, read_json, run_config, start, write_study
 from train.checkpoints import saved_steps
 from train.loop import train
 from train.metrics import METRICS_FILE, read_metrics
@@ -21,11 +25,14 @@ def study(tmp_path_factory):
     return write_study(tmp_path_factory.mktemp("distributed"))
 
 
-def start_two(*arguments):
+def free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = ("--coordinator", f"127.0.0.1:{port}", "--processes", 2)
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start_two(*arguments):
+    together = ("--coordinator", free_address(), "--processes", 2)
     return [start("train", *arguments, *together, "--process", process, devices=2) for process in (0, 1)]
 
 
@@ -62,6 +69,32 @@ def test_two_processes_compute_what_one_does(study, tmp_path):
     train(run_config(study.parent), other)
     assert [step for step, _ in losses(other)] == list(range(1, 13))
     assert losses(other)[-1][1] == pytest.approx(one[-1][1], rel=1e-5)
+
+
+ROW_EACH = """
+    import sys
+    import jax, numpy as np
+    from jax.experimental import multihost_utils
+    from train.sharding import MeshConfig, build_mesh, put_batch
+
+    process = int(sys.argv[2])
+    jax.distributed.initialize(sys.argv[1], 2, process)
+    rows = np.arange(6, dtype=np.int32).reshape(2, 3)
+    batch = put_batch(build_mesh(MeshConfig(tensor=2)), {"tokens": rows[process : process + 1]})
+    np.testing.assert_array_equal(multihost_utils.process_allgather(batch["tokens"], tiled=True), rows)
+"""
+
+
+def test_two_processes_of_one_row_each_hold_a_batch_of_two():
+    address = free_address()
+    scripts = [sys.executable, "-c", textwrap.dedent(ROW_EACH), address]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen([*scripts, str(process)], env=environment, stderr=subprocess.PIPE, text=True)
+        for process in (0, 1)
+    ]
+    ended = [end(process) for process in processes]
+    assert [one.status for one in ended] == [0, 0], ended
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from train.checkpoints import CheckpointConfig, saved_steps
 from train.lease import InUse, Lease
 from train.loop import Diverged, Interrupted, is_finished, train
 from train.metrics import METRICS_FILE, MetricsWriter, read_metrics
-from train.sharding import MeshConfig, ShardingConfig
+from train.sharding import MeshConfig, ShardingConfig, build_mesh
 from train.tokenizers.byte_bpe import ByteBPE
 
 
@@ -102,7 +102,7 @@ def test_a_run_leaves_everything_that_describes_it(straight, config):
 def test_watched_layers_stand_in_the_lines_of_steps(config, tmp_path):
     metrics = {"loss": np.float32(2), "skipped": np.int32(0), "layer_rms": np.array([1, np.nan], np.float32)}
     with MetricsWriter(tmp_path) as writer:
-        loop._report(config, (1, metrics), writer, loop._Silent(), loop._Meter(1, 1), 0.0)
+        loop._report(config, (1, metrics), writer, loop._Silent(), loop._Meter(1, 1, build_mesh(MeshConfig())), 0.0)
     (line,) = read_metrics(tmp_path / METRICS_FILE)
     assert line["loss"] == 2 and line["layer_rms"] == [1, None]
 
