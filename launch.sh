@@ -27,13 +27,15 @@ usage: ./launch.sh [VERB] [ARGUMENT ...]
   lock                 renews requirements*.lock: the newest versions that pyproject.toml allows, with their hashes
   help                 this text
 
-Every verb that runs a module takes --help; a configuration's fields are set by --config.FIELD=VALUE.
+Every verb that runs a module takes --help. Those that take a CONFIG or a RUN set its fields by
+--config.FIELD=VALUE.
 The first start sets up .venv from the lock; later starts find it ready. Who manages an own environment
 uses python -m experiments.VERB (bench: python -m experiments.benchmarks; test: python -m pytest).
 
   LONGREACH_EXTRA             cuda13 or tpu: the lock for that accelerator; empty: CPU; unset: as .venv was set up
   LONGREACH_PYTHON            the Python (3.11 or newer) that makes .venv; unset: the first one found on PATH
-  JAX_COMPILATION_CACHE_DIR   compiled programs; unset: longreach/xla in the user's cache folder
+  LONGREACH_CACHE             texts, tokenizers and compiled programs; unset: longreach in the user's cache folder
+  JAX_COMPILATION_CACHE_DIR   compiled programs alone
 END
 }
 
@@ -221,7 +223,6 @@ esac
 set_up
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1 # the caller's folder may hold a models/ or train/ of its own
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-${XDG_CACHE_HOME:-${HOME:-$root}/.cache}/longreach/xla}
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL-2}
 [[ -n $module ]] || run_tests "$@"
 if [[ -z $verb ]]; then

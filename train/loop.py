@@ -111,6 +111,7 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
             if writes:
                 progress.note(_greeting(config, folder, prepared, parameters, first))
             step, pending = first, None
+            stop.begun = True
             stream = batches.iterate(step + passed_over)
             while step < config.train.steps:
                 waiting = time.monotonic()
@@ -155,6 +156,8 @@ def _train(config: RunConfig, folder: Path, stop: "_Stop") -> None:
         if writes:
             seconds = seconds_before + time.monotonic() - started
             write_json(folder / FINISHED, {"step": step, "seconds": seconds, "parameters": parameters})
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("finished")  # who looks for the file finds it
 
 
 def _require_divisible(config: RunConfig, mesh: Mesh) -> None:
@@ -332,9 +335,13 @@ class _Meter:
 
 
 class _Stop:
-    """Whether ctrl-C or SIGTERM asked to stop; with several processes they agree on the step."""
+    """Whether ctrl-C or SIGTERM asked to stop; with several processes they agree on the step.
+
+    Until steps are taken (`begun`) there is nothing to save, and a single process stops at once.
+    """
 
     def __init__(self) -> None:
+        self.begun = False
         self.signalled = False
 
     def requested(self, step: int) -> bool:
@@ -345,9 +352,11 @@ class _Stop:
 
 @contextmanager
 def _stop_requests() -> Iterator[_Stop]:
-    """Turns the first ctrl-C or SIGTERM into a request to stop; a second one stops at once."""
+    """Turns the first ctrl-C, SIGTERM or hang-up into a request to stop; a second one stops at once."""
     stop = _Stop()
-    handled = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        handled.append(signal.SIGHUP)
 
     def handle(number, frame):
         if jax.process_count() > 1:
@@ -356,6 +365,8 @@ def _stop_requests() -> Iterator[_Stop]:
             return
         if stop.signalled:
             raise KeyboardInterrupt
+        if not stop.begun:
+            raise Interrupted("stopped before it took a step; run it again to go on")
         stop.signalled = True
 
     try:

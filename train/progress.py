@@ -1,5 +1,6 @@
 """What a person sees of a run while it trains: a live bar on a terminal, plain lines elsewhere."""
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -95,7 +96,11 @@ class Progress:
             self._print(line)
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        try:
+            print(line, file=self._stream, flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # the terminal was closed: metrics.jsonl goes on
+                raise
 
     def _line(self, step: int, metrics: Mapping[str, float | None], now: float) -> str:
         parts = [f"step {step:>{len(str(self._total))}}/{self._total}"]

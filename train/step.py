@@ -18,6 +18,7 @@ from models.telemetry import layer_gradient_norms, layer_mean_squares
 from models.transformer import Transformer, init_parameters, output_matrix
 from train.config import RunConfig
 from train.loss import Losses, chunk_tokens, cross_entropy
+from train.optimizers.optimizer import updates_taken
 from train.routing import routing_facts
 from train.sharding import batch_devices, parameter_shardings, state_shardings
 
@@ -172,7 +173,7 @@ class Trainer:
                 "loss": nats / weight,
                 "bits_per_byte": _bits_per_byte(nats, batch),
                 "gradient_norm": norm,
-                "learning_rate": rate(state.step),
+                "learning_rate": rate(updates_taken(state.optimizer)),
                 "skipped": skipped,
                 "scored_tokens": weight,
             }

@@ -53,7 +53,7 @@ case "$*" in
         until [[ -e ${{PIP_WAITS:-/}} ]]; do sleep 0.05; done
         [[ -z ${{PIP_SAYS:-}} ]] || {{ printf '%s' "$PIP_SAYS"; exit 1; }} ;;
     "-m "*)
-        printf '%s\\n' "$@" "cwd=$PWD" "path=$PYTHONPATH" "cache=$JAX_COMPILATION_CACHE_DIR"
+        printf '%s\\n' "$@" "cwd=$PWD" "path=$PYTHONPATH"
         exit "${{MODULE_STATUS:-0}}" ;;
     *) exec "{sys.executable}" "$@" ;;
 esac
@@ -170,7 +170,6 @@ def test_set_up_happens_once_and_arguments_pass_unchanged(clone: Clone, tmp_path
         *["-m", "experiments.train", *arguments],
         f"cwd={elsewhere}",
         f"path={clone.root}",
-        f"cache={tmp_path}/home/.cache/longreach/xla",
     ]
     second = clone("train", *arguments, cwd=elsewhere)
     assert (second.stdout, second.stderr) == (first.stdout, "")

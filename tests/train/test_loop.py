@@ -1,6 +1,8 @@
 """The loop: stopping and going on changes nothing, what is not finite is never kept, and the device never waits."""
 
 import dataclasses
+import errno
+import io
 import json
 import signal
 
@@ -132,6 +134,26 @@ def test_stopping_and_going_on_changes_no_bit(config, straight, tmp_path, monkey
     (earlier,) = facts["earlier"]
     assert (earlier["from_step"], facts["from_step"]) == (0, step + 1)
     assert earlier["versions"] == facts["versions"] and earlier["date"] <= facts["date"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_stopping_before_the_first_step_stops_at_once(config, tmp_path, monkeypatch, number):
+    monkeypatch.setattr(loop, "prepare", lambda *recipe: signal.raise_signal(number))
+    with pytest.raises(Interrupted, match="stopped before it took a step; run it again to go on"):
+        train(config, tmp_path)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["owner.lock"]
+
+
+def test_a_run_goes_on_when_its_terminal_is_closed(config, straight, tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    train(config, tmp_path)
+    assert_same_run(tmp_path, straight)
 
 
 def test_stopping_twice_stops_at_once(config, tmp_path, monkeypatch):

@@ -234,12 +234,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(batches, compi
     for count in (1, 2):
         state, metrics = compiled.step(state, bad)
         assert int(metrics["skipped"]) == count and int(state.step) == count
+        assert float(metrics["learning_rate"]) == pytest.approx(plain[0][0]["learning_rate"])
         assert not np.isfinite(float(metrics["loss"]))
         assert not differ((state.parameters, state.optimizer), before)
     state, metrics = compiled.step(state, batches()[0])
     assert int(metrics["skipped"]) == 0 and differ(state.parameters, before[0])
     # The optimizer's own count was held too: the first step that counts is the same as without the skipped ones.
     assert float(metrics["loss"]) == plain[0][0]["loss"]
+    assert float(metrics["learning_rate"]) == pytest.approx(plain[0][0]["learning_rate"])
 
 
 def test_an_update_that_overflows_is_skipped(batches):

@@ -51,6 +51,11 @@ class Optimizer:
         raise NotImplementedError
 
 
+def updates_taken(state: Any) -> Any:
+    """How many updates an optimizer's state has counted, int32: where its schedule stands. Skipped steps are none."""
+    return optax.tree_utils.tree_get_all_with_path(state, "count")[0][1]
+
+
 def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
     """The names that lead to a parameter of a nested dict, from its key path, boxed in metadata or not."""
     return tuple(str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey))
