@@ -1,8 +1,4 @@
-"""Changing a configuration by dotted paths: `model.position.scaling.factor=8.0`.
-
-Naming another alternative (`model.position.name=t5`) brings that alternative's fields, with its defaults; fields that
-both have keep what was changed from the old default.
-"""
+"""Changing a configuration by dotted paths: `model.position.scaling.factor=8.0`."""
 
 import ast
 import dataclasses
@@ -14,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from models.errors import InvalidInput, require_choice
-from train.configuration import default_config_dict, field_types, inner_type, to_plain
+from train.configuration import field_types, inner_type, to_plain
 
 
 def apply_overrides(cls: type, config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
@@ -33,7 +29,7 @@ def _set(cls: Any, config: ml_collections.ConfigDict, parts: list[str], value: A
     if family is not None:
         if parts == ["name"]:
             require_choice(f"config.{path}", value, family)
-            _switch(cls, config, value)
+            config["name"] = value
             return
         cls = family[config["name"]]
     types = field_types(cls)
@@ -53,17 +49,6 @@ def _set(cls: Any, config: ml_collections.ConfigDict, parts: list[str], value: A
     else:
         with config.ignore_type():
             config[first] = _read(value, annotation) if isinstance(value, str) else value
-
-
-def _switch(cls: Any, config: ml_collections.ConfigDict, name: str) -> None:
-    old, new = (default_config_dict(cls.registry[chosen]) for chosen in (config["name"], name))
-    types = field_types(cls.registry[name])
-    kept = {key: config[key] for key in types if key in config and (key not in old or config[key] != old[key])}
-    with config.ignore_type():
-        for key in list(config.keys()):
-            del config[key]
-        for key, value in {**new, **kept}.items():
-            config[key] = value
 
 
 def _read(text: str, annotation: Any) -> Any:

@@ -2,7 +2,8 @@
 
 The dataclasses are the only place where fields and defaults are written. `to_config_dict` opens one for editing;
 `from_config_dict` closes it again. A field whose type is a family of alternatives (a base class with a `registry`
-class attribute) becomes a dictionary with a `name` and the fields of the alternative of that name.
+class attribute) becomes a dictionary with a `name` and the fields of the alternative of that name. Setting another
+name brings that alternative's fields.
 """
 
 import dataclasses
@@ -23,11 +24,44 @@ def field_types(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
+class Choice(ml_collections.ConfigDict):
+    """An alternative of a family, opened. Another `name` brings that alternative's fields, with its defaults; fields
+    that both have keep what was changed from the old default. A name that the family lacks is refused on closing.
+    """
+
+    def __init__(self, family: Any = None):
+        super().__init__(convert_dict=False)
+        object.__setattr__(self, "_family", family)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # a copy's fields come one by one: the name switches nothing
+        super().__setstate__(state)
+        object.__setattr__(self, "_family", state["_family"])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key != "name" or "name" not in self or self._family is None or value not in self._family:
+            super().__setitem__(key, value)
+            return
+        old, new = (default_config_dict(self._family[name]) for name in (self["name"], value))
+        types_ = field_types(self._family[value])
+        kept = {name: self[name] for name in types_ if name in self and (name not in old or self[name] != old[name])}
+        self._fields.clear()
+        with self.ignore_type():
+            for name, field in {**new, **kept}.items():
+                super().__setitem__(name, field)
+
+
+def _opened(cls: Any) -> ml_collections.ConfigDict:
+    """An empty dictionary for the fields of `cls`, with the name of an alternative."""
+    if not _is_alternative(cls):
+        return ml_collections.ConfigDict(convert_dict=False)
+    opened = Choice(cls.registry)
+    opened["name"] = cls.name
+    return opened
+
+
 def to_config_dict(value: Any) -> ml_collections.ConfigDict:
     """Opens a dataclass instance as a ConfigDict; alternatives carry their `name` first."""
-    opened = ml_collections.ConfigDict(convert_dict=False)
-    if _is_alternative(type(value)):
-        opened["name"] = value.name
+    opened = _opened(type(value))
     for name, annotation in field_types(type(value)).items():
         opened[name] = _open(getattr(value, name), annotation)
     return opened
@@ -74,9 +108,7 @@ def from_config_dict(cls: type[T], config: Any, path: str = "config") -> T:
 
 def default_config_dict(cls: type) -> ml_collections.ConfigDict:
     """What `to_config_dict` opens for a class by its defaults; fields without a default are left out."""
-    opened = ml_collections.ConfigDict(convert_dict=False)
-    if _is_alternative(cls):
-        opened["name"] = cls.name  # type: ignore[attr-defined]
+    opened = _opened(cls)
     types_ = field_types(cls)
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:

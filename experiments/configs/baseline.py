@@ -21,7 +21,8 @@ def get_config():
     config.title = "One decoder with rotary positions"
     config.description = "How does a small model with plain RoPE read beyond the 128 tokens it was trained at?"
 
-    # The model. Choices are names; naming another one on the command line brings its own fields:
+    # The model. Choices are names; naming another one brings its own fields, here and on the command line:
+    # config.model.position.name = "t5"; config.model.position.buckets = 64
     # --config.model.position.name=t5 --config.model.position.buckets=64
     config.model.layers = 4
     config.model.width = 128

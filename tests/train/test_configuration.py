@@ -1,5 +1,6 @@
 """Opening dataclasses for editing and closing them again."""
 
+import copy
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from experiments.config import StudyConfig
 from models.attention.visibility import And, Chunked, GlobalTokens, Or, Sliding
 from models.config import LayerConfig, ModelConfig
 from models.errors import InvalidInput, require
+from models.positions.alibi import ALiBi
 from models.positions.none import NoPosition
 from models.positions.rotary import Rotary
 from models.positions.scaling.yarn import YaRN
 from models.registry import Registry
 from train.configuration import default_config_dict, from_config_dict, to_config_dict, to_plain
+from train.schedules import Linear
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,19 @@ def test_opened_configurations_can_be_changed_without_changing_the_original():
     opened.model.layers = 7
     assert study.model.layers == 4
     assert from_config_dict(StudyConfig, opened).model == dataclasses.replace(study.model, layers=7)
+
+
+def test_another_name_brings_the_fields_of_its_alternative():
+    config = copy.deepcopy(to_config_dict(StudyConfig()))  # as a sweep copies what get_config gave
+    config.model.position.base = 500_000.0
+    config.model.position.name = "alibi"
+    config.schedule.warmup = 7
+    config.schedule.name = "linear"
+    closed = from_config_dict(StudyConfig, config)
+    assert closed.model.position == ALiBi()
+    assert closed.schedule == Linear(warmup=7)  # whose end is another than that of the schedule before
+    config.model.position.name = "rope"
+    assert from_config_dict(StudyConfig, config).model.position == Rotary()
+    config.model.position.name = "aliby"
+    with pytest.raises(InvalidInput, match=r"config\.model\.position\.name = 'aliby' is not allowed"):
+        from_config_dict(StudyConfig, config)
