@@ -5,7 +5,9 @@ counterexamples at random and longer; by default the examples are the same in ev
 """
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from train.cache import cache_folder
@@ -19,3 +21,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 settings.register_profile("steady", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=200)
 settings.load_profile("steady")
+
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """A compiled program on CPU takes some forty memory mappings, of the 65,530 that Linux gives a process by default;
+    without one more, compiling dies of a segmentation fault. Half-way, the programs of modules before are let go."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 30_000:
+        import jax  # not before the variables above are set
+
+        jax.clear_caches()
