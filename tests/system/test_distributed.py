@@ -74,14 +74,16 @@ def test_two_processes_compute_what_one_does(study, tmp_path):
 ROW_EACH = """
     import sys
     import jax, numpy as np
-    from jax.experimental import multihost_utils
     from train.sharding import MeshConfig, build_mesh, put_batch
 
     process = int(sys.argv[2])
     jax.distributed.initialize(sys.argv[1], 2, process)
     rows = np.arange(6, dtype=np.int32).reshape(2, 3)
-    batch = put_batch(build_mesh(MeshConfig(tensor=2)), {"tokens": rows[process : process + 1]})
-    np.testing.assert_array_equal(multihost_utils.process_allgather(batch["tokens"], tiled=True), rows)
+    tokens = put_batch(build_mesh(MeshConfig(tensor=2)), {"tokens": rows[process : process + 1]})["tokens"]
+    assert tokens.shape == (2, 3), tokens.shape
+    for shard in tokens.addressable_shards:
+        assert shard.index[0].indices(2)[:2] == (process, process + 1), shard.index
+        np.testing.assert_array_equal(shard.data, rows[process : process + 1])
 """
 
 
