@@ -7,7 +7,7 @@ is no study at all is refused.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,7 @@ class Point:
     overrides: Mapping[str, Any]
     status: str
     error: str | None
+    train_length: int | None = None
 
     @property
     def seed(self) -> Any:
@@ -183,10 +184,14 @@ class Study:
     title: str
     description: str
     created: str
-    train_length: int | None
     swept: tuple[str, ...]
     points: tuple[Point, ...]
     problems: tuple[str, ...] = field(default=())
+
+    @property
+    def train_lengths(self) -> list[int]:
+        """The lengths that its points train at, ascending."""
+        return sorted({point.train_length for point in self.points if point.train_length})
 
 
 def read_study(folder: Path) -> Study:
@@ -202,7 +207,6 @@ def read_study(folder: Path) -> Study:
         title=clean(content.get("title") or name),
         description=clean(content.get("description") or ""),
         created=clean(content.get("created") or ""),
-        train_length=_integer(content.get("train_length")),
         swept=tuple(clean(entry) for entry in _list(content.get("swept"))),
         points=_distinct(points, problems),
         problems=tuple(problems),
@@ -228,7 +232,8 @@ def _point(folder: Path, index: int, entry: Mapping[str, Any], problems: list[st
         run = Run(run_id, {}, (), {}, ())
         if status == "finished":
             problems.append(f"{label}: finished, but its folder runs/{run_id} is missing")
-    return Point(label, run, _mapping(entry.get("overrides")), status, clean(error) if error else None)
+    overrides, trained = _mapping(entry.get("overrides")), _integer(entry.get("train_length"))
+    return Point(label, run, overrides, status, clean(error) if error else None, trained)
 
 
 def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
@@ -246,9 +251,7 @@ def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
     named = []
     for point in distinct:
         if point.run.config and seeds.count((point.label, str(point.seed))) > 1:
-            point = Point(
-                f"{point.label} ({point.run.run_id[:8]})", point.run, point.overrides, point.status, point.error
-            )
+            point = replace(point, label=f"{point.label} ({point.run.run_id[:8]})")
         named.append(point)
     return tuple(named)
 

@@ -183,17 +183,17 @@ def write_run(
         (run / "evaluation" / f"{index:02d}.json").write_text(json.dumps(content))
 
 
-def write_study(folder: Path, points: list[dict], **fields) -> Path:
+def write_study(folder: Path, points: list[dict], train_length: int | None = 128, **fields) -> Path:
     """study.json over `points`, each with at least label and run_id."""
+    usual = {"overrides": {}, "train_length": train_length, "status": "finished", "error": None}
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "name": "quickstart",
         "title": "Which positional scheme reaches beyond its training length?",
         "description": "Six schemes, one small decoder, trained at 128 tokens and evaluated up to 2,048.",
         "created": "2031-01-02T10:00:00Z",
-        "train_length": 128,
         "swept": ["model.position.name"],
-        "points": [{"overrides": {}, "status": "finished", "error": None, **point} for point in points],
+        "points": [usual | point for point in points],
     }
     (folder / "study.json").write_text(json.dumps(content | fields))
     return folder
