@@ -14,6 +14,7 @@ from typing import Any
 from experiments.report.text import clean
 from experiments.study import MANIFEST, progress, read_manifest
 from models.errors import InvalidInput
+from train.config import WATCHING
 
 # A loss beyond this is a model that has lost all sense; it is told like an infinite one, so that it needs no axis.
 HUGE = 1e9
@@ -237,9 +238,10 @@ def _point(folder: Path, index: int, entry: Mapping[str, Any], problems: list[st
 
 
 def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
-    """One point per run; points that share label and seed but not the run get the run's id in their label.
+    """One point per run. Points of one label that differ in their seed alone are repetitions and stay under it.
 
-    Points of one label and different seeds are repetitions and stay under one label.
+    Others of one label get a run's id in theirs: points of another configuration that of the first such run, points
+    of one configuration and one seed (which began from different runs) each its own.
     """
     distinct: list[Point] = []
     for point in points:
@@ -247,13 +249,25 @@ def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
             problems.append(f"{point.label}: the same run {point.run.run_id} as an earlier point, shown once")
         else:
             distinct.append(point)
-    seeds = [(point.label, str(point.seed)) for point in distinct if point.run.config]
+    known = [(point, _but_for_seed(point.run.config)) for point in distinct if point.run.config]
     named = []
     for point in distinct:
-        if point.run.config and seeds.count((point.label, str(point.seed))) > 1:
+        of_label = [(other, config) for other, config in known if other.label == point.label]
+        own = next((config for other, config in of_label if other is point), None)
+        alike = [other for other, config in of_label if config == own]
+        if own is not None and sum(other.seed == point.seed for other in alike) > 1:
             point = replace(point, label=f"{point.label} ({point.run.run_id[:8]})")
+        elif own is not None and len(alike) < len(of_label):
+            point = replace(point, label=f"{point.label} ({alike[0].run.run_id[:8]})")
         named.append(point)
     return tuple(named)
+
+
+def _but_for_seed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What decides a run's numbers, without its seed and the run that it began from, which has a seed of its own."""
+    kept = {name: value for name, value in config.items() if name not in ("seed", "initial", "checkpoint")}
+    train = {name: value for name, value in _mapping(config.get("train")).items() if name not in WATCHING}
+    return kept | {"train": train}
 
 
 def _run(folder: Path, run_id: str, problems: list[str]) -> Run:

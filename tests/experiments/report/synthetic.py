@@ -125,7 +125,6 @@ def write_run(
     run = folder / "runs" / run_id
     (run / "evaluation").mkdir(parents=True)
     config = {
-        "name": run_id,
         "seed": seed,
         "model": {"position": {"name": position}},
         "train": {"length": 128, "steps": 600, "batch_size": 32},
