@@ -5,13 +5,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.command_line import Parser, fail, run_command, use_compilation_cache
-from experiments.evaluation.checkpoint import all_measured
+from experiments.evaluation.checkpoint import all_measured, read_provenance
 from experiments.pool import Pool
 from experiments.study import Point, Study, load_study, read_error, write_manifest
 from experiments.worker import work
 from models.errors import InvalidInput
+from train.data import prepare
 from train.loop import Diverged, Interrupted, is_finished
 
 
@@ -35,6 +37,7 @@ def run_study(study: Study, points: Sequence[Point], arguments: Sequence[str], e
     skipped = len(points) - len(waiting)
     if skipped:
         print(f"{skipped} of {len(points)} runs of {study.folder} are finished already", flush=True)
+    _tell_other_text(study, points)
     try:
         if len(points) == 1:
             for point in waiting:
@@ -83,6 +86,35 @@ def _done(study: Study, point: Point, evaluates: bool) -> bool:
         return not evaluates or all_measured(folder, point.config, point.label, point.config.evaluation)
     except InvalidInput:  # a damaged tokenizer, say: the worker will say so of this point alone
         return False
+
+
+def _tell_other_text(study: Study, points: Sequence[Point]) -> None:
+    """A line that names the finished ones of `points` that were trained on other text than they would be now.
+
+    It costs one reading of each corpus, and what was never encoded before is encoded.
+    """
+    now: dict[Any, dict[str, str]] = {}
+    other = []
+    for point in points:
+        folder, config = study.run_folder(point), point.config
+        if not is_finished(folder):
+            continue
+        source = (config.data.corpus, config.tokenizer)
+        if source not in now:
+            try:
+                now[source] = prepare(config.data, config.tokenizer).hashes
+            except InvalidInput:  # the text is gone, say: what was trained on it stands
+                now[source] = {}
+        began = read_provenance(folder)
+        if any(began.get(name, value) != value for name, value in now[source].items()):
+            other.append(f"{study.called(point)} ({folder})")
+    if other:
+        print(
+            "longreach: trained on other text, or with another tokenizer, than the configuration gives now: "
+            f"{', '.join(other)}; to train a run anew, remove its folder",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def finish(study: Study, points: Sequence[Point], ended: bool) -> None:

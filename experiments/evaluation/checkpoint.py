@@ -54,14 +54,15 @@ def open_checkpoint(folder: Path, config: RunConfig, step: int | None = None) ->
     checkpoint, where it was trained with another tokenizer than the folder's, or does not fit the configured model."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     # The run's own word first: another tokenizer's size would be called a model that does not fit.
-    _require_tokenizer(folder, tokenizer.hash, _provenance(folder).get("tokenizer_hash", tokenizer.hash))
+    _require_tokenizer(folder, tokenizer.hash, read_provenance(folder).get("tokenizer_hash", tokenizer.hash))
     model = config.filled_model(tokenizer.vocabulary_size)
     step, parameters, metadata = restore_parameters(folder / "checkpoints", step, _abstract(model))
     _require_tokenizer(folder, tokenizer.hash, metadata["tokenizer"])
     return Checkpoint(folder, config, model, parameters, step)
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What a run's provenance.json says; nothing where it is missing or damaged."""
     try:
         return dict(json.loads((folder / PROVENANCE).read_text()))
     except (OSError, ValueError):
@@ -273,7 +274,7 @@ def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
             f"{checkpoint.folder}: the corpus now gives another tokenizer ({prepared.tokenizer.hash[:12]}) than the "
             f"one trained with ({trained_with[:12]}); the text or the tokenizer library changed"
         )
-    began = _provenance(checkpoint.folder).get("held_out_hash")
+    began = read_provenance(checkpoint.folder).get("held_out_hash")
     if began is not None and began != prepared.held_out.hash:
         raise InvalidInput(
             f"{checkpoint.folder}: data.corpus now holds other held-out text than the run began with, some of which it "
