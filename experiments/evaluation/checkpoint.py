@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from experiments.evaluation.attribution import attribute, require_beyond
+from experiments.evaluation.attribution import attribute
 from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.entropy import entropy_by_position
 from experiments.evaluation.extension import extended, takes_factor
@@ -189,10 +189,15 @@ def evaluate_checkpoint(
 ) -> None:
     """Writes one file per series into the run folder's evaluation/; a series already measured the same way is kept.
 
-    The attribution, where lengths for it are given, is of the first series: the others are repairs themselves. Raises
-    InvalidInput where such a length is not beyond training.
+    The attribution, where lengths for it are given, is of the first series: the others are repairs themselves. Lengths
+    that are not beyond training have nothing to attribute; they are left out, and named.
     """
-    require_beyond(evaluation, checkpoint.config.train.length)
+    trained = checkpoint.config.train.length
+    beyond = _beyond(evaluation, trained)
+    if beyond != evaluation:
+        within = ", ".join(str(length) for length in evaluation.attribution if length not in beyond.attribution)
+        say(f"not attributed {series[0].label} at {within}: not beyond the {trained} tokens of training")
+    evaluation = beyond
     checkpoint = checkpoint._replace(parameters=on_all_devices(checkpoint.parameters))
     text: Text | None = None
     for one in series:
@@ -210,7 +215,7 @@ def evaluate_checkpoint(
             "run_id": checkpoint.folder.name,
             "step": checkpoint.step,
             "seed": checkpoint.config.seed,
-            "train_length": checkpoint.config.train.length,
+            "train_length": trained,
             "override": one.override,
             "text": text.hash(),
             "commit": own_commit(),
@@ -221,6 +226,11 @@ def evaluate_checkpoint(
         say(f"evaluated {one.label}: " + _digest(results["rows"]))
     if evaluation.attribution:
         _attribute(checkpoint, series[0], evaluation, say)
+
+
+def _beyond(evaluation: EvaluationConfig, trained: int) -> EvaluationConfig:
+    """The evaluation with those lengths of its attribution that are beyond `trained` tokens."""
+    return dataclasses.replace(evaluation, attribution=tuple(n for n in evaluation.attribution if n > trained))
 
 
 def _attribute(checkpoint: Checkpoint, one: Series, evaluation: EvaluationConfig, say: Callable[[str], None]) -> None:
@@ -243,6 +253,7 @@ def _attribute(checkpoint: Checkpoint, one: Series, evaluation: EvaluationConfig
 
 def all_measured(folder: Path, config: RunConfig, label: str, evaluation: EvaluationConfig) -> bool:
     """Whether the last checkpoint of a finished run was evaluated in just this way."""
+    evaluation = _beyond(evaluation, config.train.length)
     model = config.filled_model(load_tokenizer(folder / "tokenizer").vocabulary_size)
     series = series_of(model, label, config.train.length, evaluation)
     steps = config.train.steps
