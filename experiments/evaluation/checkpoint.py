@@ -266,15 +266,23 @@ def all_measured(folder: Path, config: RunConfig, label: str, evaluation: Evalua
 
 def _identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """A hash of everything that decides the numbers of a series, given the run."""
-    models = [to_plain(series.model_at(length)) for length in evaluation.lengths]
+    models = [_model_or_reason(series, length) for length in evaluation.lengths]
     fields = {name: value for name, value in to_plain(evaluation).items() if name != "attribution"}
     return hash_of({"format": FORMAT, "evaluation": fields, "models": models, "step": step})
 
 
 def _attribution_identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """The same of what stands beside them: a series keeps its numbers when an attribution is added."""
-    models = [to_plain(series.model_at(length)) for length in evaluation.attribution]
+    models = [_model_or_reason(series, length) for length in evaluation.attribution]
     return hash_of({"format": FORMAT, "evaluation": to_plain(evaluation), "models": models, "step": step})
+
+
+def _model_or_reason(series: Series, length: int) -> Any:
+    """The model at a length, or why there is none, as the rows at that length say."""
+    try:
+        return to_plain(series.model_at(length))
+    except InvalidInput as error:
+        return str(error)
 
 
 def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
