@@ -81,6 +81,13 @@ def test_a_configuration_that_cannot_be(study, tmp_path, overrides, words):
     assert leftovers(tmp_path) == []
 
 
+def test_a_configuration_file_that_changed_since_its_sweep_began(study, tmp_path):
+    ended = command("worker", study, "--output", tmp_path, "--point", "a run of before")
+    assert ended.status == 2
+    assert one_line(ended.err) == f"longreach: {study} changed since this sweep began; start it again"
+    assert leftovers(tmp_path) == []
+
+
 def test_a_batch_that_the_devices_do_not_divide(study, tmp_path):
     for changes, words in (
         (
