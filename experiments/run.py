@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.command_line import Parser, fail, run_command, use_compilation_cache
+from experiments.command_line import Parser, Stopped, fail, run_command, stop_requests, use_compilation_cache
 from experiments.evaluation.checkpoint import all_measured, read_provenance
 from experiments.pool import Pool
 from experiments.study import Point, Study, load_study, read_error, write_manifest
@@ -49,6 +49,8 @@ def run_study(study: Study, points: Sequence[Point], arguments: Sequence[str], e
         return "stopped" not in pool.run(waiting).values()
     except Interrupted as stopped:
         print(stopped)
+        return False
+    except Stopped:
         return False
     finally:
         write_manifest(study)
@@ -138,10 +140,14 @@ def main() -> None:
     parser = study_parser("run", "Trains a configuration, or its whole sweep, evaluates every run, writes the report.")
     arguments, overrides = parser.parse()
     study = load_study(arguments.config, overrides, arguments.output)
-    ended = run_study(study, study.points, worker_arguments(arguments, overrides), evaluates=True)
-    from experiments.report import write_report  # here, as its drawing library takes long to import
+    try:
+        with stop_requests():  # training has a way of its own, by which it saves first
+            ended = run_study(study, study.points, worker_arguments(arguments, overrides), evaluates=True)
+            from experiments.report import write_report  # here, as its drawing library takes long to import
 
-    print(f"report: {write_report(study.folder)}")
+            print(f"report: {write_report(study.folder)}")
+    except Stopped:
+        ended = False
     finish(study, study.points, ended)
 
 

@@ -1,7 +1,10 @@
 """Whole commands on a tiny study: run, run again, evaluate, sample, report, and a sweep that is stopped or fails."""
 
+import shutil
 import signal
 import time
+
+import pytest
 
 from experiments.runs import override_run, read_context, read_run
 from tests.system.tiny import command, end, logged_steps, losses, one_line, read_json, start, write_study
@@ -226,6 +229,26 @@ def test_a_sweep_that_is_stopped_stops_its_workers_and_goes_on_later(tmp_path):
     for point in points:
         run = output / "tiny" / "runs" / point["run_id"]
         assert [step for step, _ in losses(run)] == list(range(1, 601))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_single_run_that_is_stopped_after_training_says_how_to_go_on(swept, tmp_path, monkeypatch, number):
+    single = swept.config.with_name("single.py")
+    single.write_text(swept.config.read_text().split("def get_sweep")[0])
+    shutil.copytree(swept.output, tmp_path / "studies")
+    asked = ("run", single, "--output", tmp_path / "studies", "--config.evaluation.documents=1")
+    before = signal.getsignal(number)
+    monkeypatch.setattr("experiments.worker.evaluate_checkpoint", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr("experiments.report.write_report", lambda _: "page")
+    said = "stopped; the same command goes on from here"
+    assert command(*asked) == (0, f"report: page\n{said}\n", "")
+    # And in its report, where training and evaluation are done.
+    monkeypatch.setattr("experiments.worker.evaluate_checkpoint", lambda *_: None)
+    monkeypatch.setattr("experiments.report.write_report", lambda _: signal.raise_signal(number))
+    assert command(*asked) == (0, f"{said}\n", "")
+    assert signal.getsignal(number) is before
+    points = read_json(tmp_path / "studies" / "tiny" / "study.json")["points"]
+    assert [(point["status"], point["error"]) for point in points] == [("finished", None)] * 2
 
 
 def test_help_and_usage_errors(tmp_path):
