@@ -178,6 +178,21 @@ def test_train_takes_one_point_of_a_sweep_and_keeps_the_others_in_the_study(swep
     ]
 
 
+def test_train_takes_one_of_several_seeds_by_its_run(tmp_path):
+    config = write_study(tmp_path)
+    sweep = 'return [{"label": "rope", "seed": seed, "train.steps": 3} for seed in (0, 1)]'
+    config.write_text(f"{config.read_text().split('def get_sweep')[0]}def get_sweep():\n    {sweep}\n")
+    ended = command("train", config, "--output", tmp_path, "--point", "rope")
+    assert ended.status == 2
+    said = one_line(ended.err)
+    assert said.startswith("longreach: --point = 'rope' is several runs, of which this trains one; it must be one of ")
+    (run,) = [one.split()[0] for one in said.partition("one of ")[2].split(", ") if one.endswith("(seed 1)")]
+    ended = command("train", config, "--output", tmp_path, "--point", run)
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[-1] == f"run: {tmp_path / 'tiny' / 'runs' / run}"
+    assert read_json(tmp_path / "tiny" / "runs" / run / "config.json")["seed"] == 1
+
+
 def test_a_point_that_fails_says_why_and_stops_no_other(tmp_path):
     config = write_study(tmp_path)
     sweep = """
