@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 
 from experiments.config import StudyConfig
@@ -199,8 +200,8 @@ MANIFEST = "study.json"
 def write_manifest(study: Study) -> None:
     """Writes study.json: what is asked, how every point is evaluated, and how far it is.
 
-    A single run, which changes nothing, joins the points that the file lists already; a sweep replaces them. Raises
-    InvalidInput where the file is there and damaged.
+    A single run, which changes nothing, joins the points that the file lists already; a sweep replaces them. Of several
+    processes the first writes. Raises InvalidInput, in all of them, where the file is there and damaged.
     """
     created = datetime.now(UTC).isoformat(timespec="seconds")
     path = study.folder / MANIFEST
@@ -218,8 +219,11 @@ def write_manifest(study: Study) -> None:
         "swept": swept,
         "points": points,
     }
-    study.folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, manifest)
+    # Of several processes the first writes for all. is_initialized, unlike process_index, starts no accelerator: a
+    # sweep's parent process must not take one.
+    if not jax.distributed.is_initialized() or jax.process_index() == 0:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -192,6 +192,20 @@ def test_the_manifest_says_how_far_every_point_is(file, tmp_path):
         write_manifest(study)
 
 
+def test_of_several_processes_the_first_writes_the_manifest_and_a_single_one_asks_for_no_device(
+    file, tmp_path, monkeypatch
+):
+    study = load(file(BASE), tmp_path)
+    asked = []
+    monkeypatch.setattr("jax.process_index", lambda: asked.append("index") or 1)
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    write_manifest(study)
+    assert not study.folder.exists() and asked == ["index"]
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: False)
+    write_manifest(study)
+    assert (study.folder / "study.json").exists() and asked == ["index"]
+
+
 def test_a_run_that_holds_the_lock_runs_whatever_else_its_folder_holds(tmp_path):
     with Lease(tmp_path):  # taken before config.json is written, while the text is prepared
         assert progress(tmp_path) == ("running", None)
