@@ -4,10 +4,13 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 from models.errors import InvalidInput
@@ -90,6 +93,38 @@ def _leave_aftermath_unsaid() -> None:
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     # Without the cache of compiled programs a start takes longer, and that is all.
     warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation cache entry")
+
+
+class Stopped(KeyboardInterrupt):
+    """The command was asked to stop where nothing has to be saved first."""
+
+
+@contextmanager
+def stop_requests(handle: Callable[[int, FrameType | None], None] | None = None) -> Iterator[None]:
+    """Within it ctrl-C, SIGTERM and SIGHUP (a terminal that closes) call `handle`; without one they raise Stopped.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    """
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def called(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            # The terminal is gone, and a line for it would be an error.
+            for descriptor in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        if handle is None:
+            raise Stopped
+        handle(number, frame)
+
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
+    before = {number: signal.signal(number, called) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fail(message: str, status: int) -> NoReturn:

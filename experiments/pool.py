@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from experiments.command_line import stop_requests
 from experiments.study import Point, Study
 from experiments.worker import STOPPED
 from train.loop import is_finished
@@ -37,19 +38,14 @@ class Pool:
         """How each point ended, by run id: "finished", "stopped" or "failed".
 
         A point that starts from another one waits until that one is trained, or ended without; then it says so itself.
-        Ctrl-C and SIGTERM are passed on once; workers save and stop, points that wait are not started.
+        Ctrl-C, SIGTERM and SIGHUP are passed on once; workers save and stop, points that wait are not started.
         """
         self._waiting, self._ended = list(points), {}
         self._starts = {point.run_id: self._study.start_of(point) for point in points}
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with ThreadPoolExecutor(len(self._cores)) as threads:
-                for future in [threads.submit(self._work, cores) for cores in self._cores]:
-                    future.result()
-            return self._ended
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with stop_requests(self._stop), ThreadPoolExecutor(len(self._cores)) as threads:
+            for future in [threads.submit(self._work, cores) for cores in self._cores]:
+                future.result()
+        return self._ended
 
     def _work(self, cores: list[int]) -> None:
         """Runs points on these cores, one after another, until none waits."""

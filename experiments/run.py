@@ -5,13 +5,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.command_line import Parser, fail, run_command, use_compilation_cache
-from experiments.evaluation.checkpoint import all_measured
+from experiments.command_line import Parser, Stopped, fail, run_command, stop_requests, use_compilation_cache
+from experiments.evaluation.checkpoint import all_measured, read_provenance
 from experiments.pool import Pool
 from experiments.study import Point, Study, load_study, read_error, write_manifest
 from experiments.worker import work
 from models.errors import InvalidInput
+from train.data import prepare
 from train.loop import Diverged, Interrupted, is_finished
 
 
@@ -35,6 +37,7 @@ def run_study(study: Study, points: Sequence[Point], arguments: Sequence[str], e
     skipped = len(points) - len(waiting)
     if skipped:
         print(f"{skipped} of {len(points)} runs of {study.folder} are finished already", flush=True)
+    _tell_other_text(study, points)
     try:
         if len(points) == 1:
             for point in waiting:
@@ -46,6 +49,8 @@ def run_study(study: Study, points: Sequence[Point], arguments: Sequence[str], e
         return "stopped" not in pool.run(waiting).values()
     except Interrupted as stopped:
         print(stopped)
+        return False
+    except Stopped:
         return False
     finally:
         write_manifest(study)
@@ -85,6 +90,35 @@ def _done(study: Study, point: Point, evaluates: bool) -> bool:
         return False
 
 
+def _tell_other_text(study: Study, points: Sequence[Point]) -> None:
+    """A line that names the finished ones of `points` that were trained on other text than they would be now.
+
+    It costs one reading of each corpus, and what was never encoded before is encoded.
+    """
+    now: dict[Any, dict[str, str]] = {}
+    other = []
+    for point in points:
+        folder, config = study.run_folder(point), point.config
+        if not is_finished(folder):
+            continue
+        source = (config.data.corpus, config.tokenizer)
+        if source not in now:
+            try:
+                now[source] = prepare(config.data, config.tokenizer).hashes
+            except InvalidInput:  # the text is gone, say: what was trained on it stands
+                now[source] = {}
+        began = read_provenance(folder)
+        if any(began.get(name, value) != value for name, value in now[source].items()):
+            other.append(f"{study.called(point)} ({folder})")
+    if other:
+        print(
+            "longreach: trained on other text, or with another tokenizer, than the configuration gives now: "
+            f"{', '.join(other)}; to train a run anew, remove its folder",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def finish(study: Study, points: Sequence[Point], ended: bool) -> None:
     """Says how to go on where a study was stopped, and exits with 1 where a run failed."""
     if not ended:
@@ -106,10 +140,14 @@ def main() -> None:
     parser = study_parser("run", "Trains a configuration, or its whole sweep, evaluates every run, writes the report.")
     arguments, overrides = parser.parse()
     study = load_study(arguments.config, overrides, arguments.output)
-    ended = run_study(study, study.points, worker_arguments(arguments, overrides), evaluates=True)
-    from experiments.report import write_report  # here, as its drawing library takes long to import
+    try:
+        with stop_requests():  # training has a way of its own, by which it saves first
+            ended = run_study(study, study.points, worker_arguments(arguments, overrides), evaluates=True)
+            from experiments.report import write_report  # here, as its drawing library takes long to import
 
-    print(f"report: {write_report(study.folder)}")
+            print(f"report: {write_report(study.folder)}")
+    except Stopped:
+        ended = False
     finish(study, study.points, ended)
 
 

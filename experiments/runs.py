@@ -48,16 +48,20 @@ def read_context(folder: Path, config: RunConfig) -> Context:
     if folder.parent.name != "runs" or not path.exists():
         return Context(config.model.position.name, EvaluationConfig())
     study = read_manifest(around)
-    labels = {point.get("run_id"): point.get("label") for point in study["points"]}
-    if folder.name not in labels:
+    listed = {point.get("run_id"): point for point in study["points"]}
+    if folder.name not in listed:
         raise InvalidInput(
             f"{path} does not list the run {folder.name}, so how it is to be evaluated is unknown; the command that "
             "trained it lists it again"
         )
-    if not isinstance(study.get("evaluation"), dict):
-        raise InvalidInput(f"{path} is damaged: it does not say how the study evaluates its runs")
-    evaluation = from_config_dict(EvaluationConfig, study["evaluation"], "config.evaluation")
-    return Context(str(labels[folder.name]), evaluation)
+    own = listed[folder.name]
+    if not isinstance(own.get("evaluation"), dict):
+        raise InvalidInput(
+            f"{path} does not say how the run {folder.name} is evaluated; once it is removed, the command that trains "
+            "the study writes it anew"
+        )
+    evaluation = from_config_dict(EvaluationConfig, own["evaluation"], "config.evaluation")
+    return Context(str(own.get("label")), evaluation)
 
 
 class Overridden(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 
 from experiments.config import StudyConfig
@@ -197,10 +198,10 @@ MANIFEST = "study.json"
 
 
 def write_manifest(study: Study) -> None:
-    """Writes study.json: what is asked, and how far every point is.
+    """Writes study.json: what is asked, how every point is evaluated, and how far it is.
 
-    A single run, which changes nothing, joins the points that the file lists already; a sweep replaces them. Raises
-    InvalidInput where the file is there and damaged.
+    A single run, which changes nothing, joins the points that the file lists already; a sweep replaces them. Of several
+    processes the first writes. Raises InvalidInput, in all of them, where the file is there and damaged.
     """
     created = datetime.now(UTC).isoformat(timespec="seconds")
     path = study.folder / MANIFEST
@@ -215,13 +216,14 @@ def write_manifest(study: Study) -> None:
         "title": config.title or config.name,
         "description": config.description,
         "created": before.get("created", created),
-        "train_length": config.train.length,
         "swept": swept,
-        "evaluation": to_plain(config.evaluation),
         "points": points,
     }
-    study.folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, manifest)
+    # Of several processes the first writes for all. is_initialized, unlike process_index, starts no accelerator: a
+    # sweep's parent process must not take one.
+    if not jax.distributed.is_initialized() or jax.process_index() == 0:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -244,17 +246,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _joined(study: Study, listed: Sequence[dict[str, Any]], own: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is listed already, as far as it is by now, and `own` where it is not among it."""
+    """What is listed already, as far as it is by now, and `own` where it is not among it.
+
+    A run that is listed under the label of `own`, so that their tables are one, is evaluated as `own` from now on.
+    """
     points = []
     for entry in listed:
         folder = study.folder / "runs" / str(entry.get("run_id"))
         points.append(entry | progress(folder)._asdict() if folder.is_dir() else entry)
+        if (entry.get("run_id"), entry.get("label")) == (own["run_id"], own["label"]):
+            points[-1] = points[-1] | {"evaluation": own["evaluation"]}
     return points if own["run_id"] in [entry.get("run_id") for entry in points] else [*points, own]
 
 
 def _entry(study: Study, point: Point) -> dict[str, Any]:
     state = progress(study.run_folder(point))
-    return {"label": point.label, "run_id": point.run_id, "overrides": point.overrides, **state._asdict()}
+    return {
+        "label": point.label,
+        "run_id": point.run_id,
+        "overrides": point.overrides,
+        "train_length": point.config.train.length,
+        "evaluation": to_plain(point.config.evaluation),
+        **state._asdict(),
+    }
 
 
 class Progress(NamedTuple):

@@ -64,7 +64,9 @@ def main() -> None:
     arguments, overrides = parser.parse()
     use_compilation_cache()
     study = load_study(arguments.config, overrides, arguments.output)
-    (point,) = [point for point in study.points if point.run_id == arguments.point]
+    point = next((point for point in study.points if point.run_id == arguments.point), None)
+    if point is None:
+        raise InvalidInput(f"{arguments.config} changed since this sweep began; start it again")
     try:
         work(study, point, arguments.evaluate)
     except Interrupted as stopped:

@@ -93,6 +93,10 @@ class RunConfig:
         return fill_lengths(self.model, self.train.length).replace(vocabulary_size=stated or vocabulary_size)
 
 
+# Fields of the training that change how a run is watched, not what it computes.
+WATCHING = ("log_every", "evaluate_every", "evaluation_batches", "watch_layers")
+
+
 def run_id(config: RunConfig) -> str:
     """A run's name: the hash of its resolved configuration, without what only changes how it is watched or saved.
 
@@ -102,7 +106,7 @@ def run_id(config: RunConfig) -> str:
     del values["checkpoint"], values["initial"]
     if config.initial.run is not None:
         values["initial"] = config.initial.identity()
-    for watching in ("log_every", "evaluate_every", "evaluation_batches", "watch_layers"):
+    for watching in WATCHING:
         del values["train"][watching]
     return hash_of(values)
 

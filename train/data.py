@@ -46,6 +46,15 @@ class Prepared(NamedTuple):
     held_out: TokenStore
     tokenizer_report: TokenizerReport
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """What a run's provenance says of the text and the tokenizer it was trained with."""
+        return {
+            "tokenizer_hash": self.tokenizer.hash,
+            "data_hash": self.train.hash,
+            "held_out_hash": self.held_out.hash,
+        }
+
 
 def prepare(data: DataConfig, recipe: TokenizerRecipe) -> Prepared:
     """Trains (or loads) the tokenizer on the training split, then encodes both splits.

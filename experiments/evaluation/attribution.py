@@ -111,12 +111,6 @@ def _in_every_layer(model: ModelConfig, field: str, change: Callable[[Any], Any]
     return model.replace(**{field: change(getattr(model, field)), "pattern": tuple(layers)})
 
 
-def require_beyond(config: EvaluationConfig, trained: int) -> None:
-    """Raises InvalidInput unless every length of an attribution is beyond the training length."""
-    for length in config.attribution:
-        require(length > trained, "evaluation.attribution", length, f"more than the {trained} tokens of training")
-
-
 def attribute(model_at: ModelAt, parameters: Any, text: Text, trained: int, config: EvaluationConfig) -> dict[str, Any]:
     """The ablations at each of `config.attribution` tokens of a model trained at `trained`, as plain JSON values.
 
@@ -126,7 +120,8 @@ def attribute(model_at: ModelAt, parameters: Any, text: Text, trained: int, conf
     byte on the same tokens, below 0 is better, with 95 % percentile bootstrap intervals over documents, paired: every
     resample is one of the differences. Raises InvalidInput where a length is not beyond training.
     """
-    require_beyond(config, trained)
+    for length in config.attribution:
+        require(length > trained, "evaluation.attribution", length, f"more than the {trained} tokens of training")
     reference = _both_protocols(AT_TRAINING_LENGTH, {}, model_at, parameters, text, trained, config)
     bytes_D = np.array([sizes.sum(dtype=np.int64) for sizes in text.byte_lengths])
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from experiments.evaluation.attribution import attribute, require_beyond
+from experiments.evaluation.attribution import attribute
 from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.entropy import entropy_by_position
 from experiments.evaluation.extension import extended, takes_factor
@@ -54,14 +54,15 @@ def open_checkpoint(folder: Path, config: RunConfig, step: int | None = None) ->
     checkpoint, where it was trained with another tokenizer than the folder's, or does not fit the configured model."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     # The run's own word first: another tokenizer's size would be called a model that does not fit.
-    _require_tokenizer(folder, tokenizer.hash, _provenance(folder).get("tokenizer_hash", tokenizer.hash))
+    _require_tokenizer(folder, tokenizer.hash, read_provenance(folder).get("tokenizer_hash", tokenizer.hash))
     model = config.filled_model(tokenizer.vocabulary_size)
     step, parameters, metadata = restore_parameters(folder / "checkpoints", step, _abstract(model))
     _require_tokenizer(folder, tokenizer.hash, metadata["tokenizer"])
     return Checkpoint(folder, config, model, parameters, step)
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What a run's provenance.json says; nothing where it is missing or damaged."""
     try:
         return dict(json.loads((folder / PROVENANCE).read_text()))
     except (OSError, ValueError):
@@ -188,10 +189,15 @@ def evaluate_checkpoint(
 ) -> None:
     """Writes one file per series into the run folder's evaluation/; a series already measured the same way is kept.
 
-    The attribution, where lengths for it are given, is of the first series: the others are repairs themselves. Raises
-    InvalidInput where such a length is not beyond training.
+    The attribution, where lengths for it are given, is of the first series: the others are repairs themselves. Lengths
+    that are not beyond training have nothing to attribute; they are left out, and named.
     """
-    require_beyond(evaluation, checkpoint.config.train.length)
+    trained = checkpoint.config.train.length
+    beyond = _beyond(evaluation, trained)
+    if beyond != evaluation:
+        within = ", ".join(str(length) for length in evaluation.attribution if length not in beyond.attribution)
+        say(f"not attributed {series[0].label} at {within}: not beyond the {trained} tokens of training")
+    evaluation = beyond
     checkpoint = checkpoint._replace(parameters=on_all_devices(checkpoint.parameters))
     text: Text | None = None
     for one in series:
@@ -209,7 +215,7 @@ def evaluate_checkpoint(
             "run_id": checkpoint.folder.name,
             "step": checkpoint.step,
             "seed": checkpoint.config.seed,
-            "train_length": checkpoint.config.train.length,
+            "train_length": trained,
             "override": one.override,
             "text": text.hash(),
             "commit": own_commit(),
@@ -220,6 +226,11 @@ def evaluate_checkpoint(
         say(f"evaluated {one.label}: " + _digest(results["rows"]))
     if evaluation.attribution:
         _attribute(checkpoint, series[0], evaluation, say)
+
+
+def _beyond(evaluation: EvaluationConfig, trained: int) -> EvaluationConfig:
+    """The evaluation with those lengths of its attribution that are beyond `trained` tokens."""
+    return dataclasses.replace(evaluation, attribution=tuple(n for n in evaluation.attribution if n > trained))
 
 
 def _attribute(checkpoint: Checkpoint, one: Series, evaluation: EvaluationConfig, say: Callable[[str], None]) -> None:
@@ -242,6 +253,7 @@ def _attribute(checkpoint: Checkpoint, one: Series, evaluation: EvaluationConfig
 
 def all_measured(folder: Path, config: RunConfig, label: str, evaluation: EvaluationConfig) -> bool:
     """Whether the last checkpoint of a finished run was evaluated in just this way."""
+    evaluation = _beyond(evaluation, config.train.length)
     model = config.filled_model(load_tokenizer(folder / "tokenizer").vocabulary_size)
     series = series_of(model, label, config.train.length, evaluation)
     steps = config.train.steps
@@ -254,15 +266,23 @@ def all_measured(folder: Path, config: RunConfig, label: str, evaluation: Evalua
 
 def _identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """A hash of everything that decides the numbers of a series, given the run."""
-    models = [to_plain(series.model_at(length)) for length in evaluation.lengths]
+    models = [_model_or_reason(series, length) for length in evaluation.lengths]
     fields = {name: value for name, value in to_plain(evaluation).items() if name != "attribution"}
     return hash_of({"format": FORMAT, "evaluation": fields, "models": models, "step": step})
 
 
 def _attribution_identity(series: Series, evaluation: EvaluationConfig, step: int) -> str:
     """The same of what stands beside them: a series keeps its numbers when an attribution is added."""
-    models = [to_plain(series.model_at(length)) for length in evaluation.attribution]
+    models = [_model_or_reason(series, length) for length in evaluation.attribution]
     return hash_of({"format": FORMAT, "evaluation": to_plain(evaluation), "models": models, "step": step})
+
+
+def _model_or_reason(series: Series, length: int) -> Any:
+    """The model at a length, or why there is none, as the rows at that length say."""
+    try:
+        return to_plain(series.model_at(length))
+    except InvalidInput as error:
+        return str(error)
 
 
 def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
@@ -273,7 +293,7 @@ def _text(checkpoint: Checkpoint, evaluation: EvaluationConfig) -> Text:
             f"{checkpoint.folder}: the corpus now gives another tokenizer ({prepared.tokenizer.hash[:12]}) than the "
             f"one trained with ({trained_with[:12]}); the text or the tokenizer library changed"
         )
-    began = _provenance(checkpoint.folder).get("held_out_hash")
+    began = read_provenance(checkpoint.folder).get("held_out_hash")
     if began is not None and began != prepared.held_out.hash:
         raise InvalidInput(
             f"{checkpoint.folder}: data.corpus now holds other held-out text than the run began with, some of which it "

@@ -14,10 +14,10 @@ class EvaluationConfig:
       tokenizer: the equal footing of vocabularies.
     scalings: RoPE checkpoints are evaluated again under each of these, at factor = length / training length; those
       without positions under "drope", the temperature of that name, at that factor.
-    attribution: lengths beyond the training length at which ablations tell what breaks there, and up to which the
-      entropy of attention is measured.
+    attribution: lengths at which ablations tell what breaks there, and up to which the entropy of attention is
+      measured, each of the runs whose training length it is beyond.
     documents, tokens_per_document: how much held-out text is scored; 0 tokens is each document whole. At least the
-      longest length: shorter documents hold no such window.
+      longest length of lengths and attribution: shorter documents hold no such window.
     final_tokens: how many tokens are scored with more and more context before them (at least that many).
     resamples: bootstrap samples of documents behind an interval. batch_tokens: tokens computed at a time.
     """
@@ -57,8 +57,8 @@ class EvaluationConfig:
             require_choice("scalings", scaling, (*Scaling.registry, DroPETemperature.name))
         for name in ("documents", "final_tokens", "resamples", "batch_tokens"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        longest = max(self.lengths)
-        allowed = f"at least {longest}, the longest of lengths, or 0 (documents whole)"
+        longest = max(self.lengths + self.attribution)
+        allowed = f"at least {longest}, the longest of lengths and attribution, or 0 (documents whole)"
         enough = self.tokens_per_document == 0 or self.tokens_per_document >= longest
         require(enough, "tokens_per_document", self.tokens_per_document, allowed)
 

@@ -32,7 +32,8 @@ def rankable(series: Sequence[Series]) -> list[Series]:
 
 
 def comparison_notes(series: Sequence[Series]) -> list[str]:
-    """A line each for series of other text, for tokenizers that drop text, and for different amounts of text."""
+    """A line each for series of other text, for tokenizers that drop text, for different amounts of text, and for runs
+    trained on other text."""
     compared = of_one_text(series)
     notes = []
     others = [one.label for one in series if one not in compared]
@@ -52,7 +53,28 @@ def comparison_notes(series: Sequence[Series]) -> list[str]:
             f"The series scored from {count(min(sizes))} to {count(max(sizes))} bytes of text, not all the same: "
             "evaluation.tokens_per_document = 0 scores whole documents"
         )
+    trained_on_other = _trained_on_other_text(compared)
+    if trained_on_other:
+        verb = "was" if len(trained_on_other) == 1 else "were"
+        notes.append(
+            f"{listing(trained_on_other)} {verb} trained on other text than the other series of the same tokenizer, "
+            "which may be what they differ by"
+        )
     return notes
+
+
+def _trained_on_other_text(series: Sequence[Series]) -> list[str]:
+    """The labels under which a run was trained on other text than most with its tokenizer."""
+    texts: dict[str, list[str]] = {}
+    told = []
+    for one in series:
+        for member in one.members:
+            text = member.point.run.provenance.get("data_hash")
+            if one.trained and isinstance(text, str):
+                texts.setdefault(_tokenizer(member), []).append(text)
+                told.append((one.label, _tokenizer(member), text))
+    usual = {tokenizer: _most(found)[0] for tokenizer, found in texts.items()}
+    return list(dict.fromkeys(label for label, tokenizer, text in told if text != usual[tokenizer]))
 
 
 def left_out(series: Sequence[Series]) -> list[str]:

@@ -197,8 +197,8 @@ def _paragraphs(sentences: Sequence[str]) -> list[str]:
 def _facts(study: Study) -> str:
     finished = sum(point.status == "finished" for point in study.points)
     parts = [f"study {study.name}", f"{finished} of {count(len(study.points))} points finished"]
-    if study.train_length:
-        parts.append(f"trained at {count(study.train_length)} tokens")
+    if study.train_lengths:
+        parts.append(f"trained at {listing([count(length) for length in study.train_lengths])} tokens")
     if study.swept:
         parts.append("swept: " + listing(study.swept))
     if study.created:

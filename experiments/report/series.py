@@ -167,10 +167,8 @@ def protocols(series: Sequence[Series]) -> list[str]:
 
 def train_lengths(study: Study, series: Sequence[Series]) -> list[int]:
     """The training lengths of the study, ascending; usually one."""
-    lengths = {evaluation.train_length for one in series for evaluation in one.evaluations} - {None}
-    if not lengths and study.train_length:
-        lengths = {study.train_length}
-    return sorted(length for length in lengths if length)
+    lengths = {evaluation.train_length for one in series for evaluation in one.evaluations}
+    return sorted(length for length in lengths if length) or study.train_lengths
 
 
 STATES = {

@@ -7,13 +7,14 @@ is no study at all is refused.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from experiments.report.text import clean
 from experiments.study import MANIFEST, progress, read_manifest
 from models.errors import InvalidInput
+from train.config import WATCHING
 
 # A loss beyond this is a model that has lost all sense; it is told like an infinite one, so that it needs no axis.
 HUGE = 1e9
@@ -169,6 +170,7 @@ class Point:
     overrides: Mapping[str, Any]
     status: str
     error: str | None
+    train_length: int | None = None
 
     @property
     def seed(self) -> Any:
@@ -183,10 +185,14 @@ class Study:
     title: str
     description: str
     created: str
-    train_length: int | None
     swept: tuple[str, ...]
     points: tuple[Point, ...]
     problems: tuple[str, ...] = field(default=())
+
+    @property
+    def train_lengths(self) -> list[int]:
+        """The lengths that its points train at, ascending."""
+        return sorted({point.train_length for point in self.points if point.train_length})
 
 
 def read_study(folder: Path) -> Study:
@@ -202,7 +208,6 @@ def read_study(folder: Path) -> Study:
         title=clean(content.get("title") or name),
         description=clean(content.get("description") or ""),
         created=clean(content.get("created") or ""),
-        train_length=_integer(content.get("train_length")),
         swept=tuple(clean(entry) for entry in _list(content.get("swept"))),
         points=_distinct(points, problems),
         problems=tuple(problems),
@@ -228,13 +233,15 @@ def _point(folder: Path, index: int, entry: Mapping[str, Any], problems: list[st
         run = Run(run_id, {}, (), {}, ())
         if status == "finished":
             problems.append(f"{label}: finished, but its folder runs/{run_id} is missing")
-    return Point(label, run, _mapping(entry.get("overrides")), status, clean(error) if error else None)
+    overrides, trained = _mapping(entry.get("overrides")), _integer(entry.get("train_length"))
+    return Point(label, run, overrides, status, clean(error) if error else None, trained)
 
 
 def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
-    """One point per run; points that share label and seed but not the run get the run's id in their label.
+    """One point per run. Points of one label that differ in their seed alone are repetitions and stay under it.
 
-    Points of one label and different seeds are repetitions and stay under one label.
+    Others of one label get a run's id in theirs: points of another configuration that of the first such run, points
+    of one configuration and one seed (which began from different runs) each its own.
     """
     distinct: list[Point] = []
     for point in points:
@@ -242,15 +249,25 @@ def _distinct(points: list[Point], problems: list[str]) -> tuple[Point, ...]:
             problems.append(f"{point.label}: the same run {point.run.run_id} as an earlier point, shown once")
         else:
             distinct.append(point)
-    seeds = [(point.label, str(point.seed)) for point in distinct if point.run.config]
+    known = [(point, _but_for_seed(point.run.config)) for point in distinct if point.run.config]
     named = []
     for point in distinct:
-        if point.run.config and seeds.count((point.label, str(point.seed))) > 1:
-            point = Point(
-                f"{point.label} ({point.run.run_id[:8]})", point.run, point.overrides, point.status, point.error
-            )
+        of_label = [(other, config) for other, config in known if other.label == point.label]
+        own = next((config for other, config in of_label if other is point), None)
+        alike = [other for other, config in of_label if config == own]
+        if own is not None and sum(other.seed == point.seed for other in alike) > 1:
+            point = replace(point, label=f"{point.label} ({point.run.run_id[:8]})")
+        elif own is not None and len(alike) < len(of_label):
+            point = replace(point, label=f"{point.label} ({alike[0].run.run_id[:8]})")
         named.append(point)
     return tuple(named)
+
+
+def _but_for_seed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What decides a run's numbers, without its seed and the run that it began from, which has a seed of its own."""
+    kept = {name: value for name, value in config.items() if name not in ("seed", "initial", "checkpoint")}
+    train = {name: value for name, value in _mapping(config.get("train")).items() if name not in WATCHING}
+    return kept | {"train": train}
 
 
 def _run(folder: Path, run_id: str, problems: list[str]) -> Run:

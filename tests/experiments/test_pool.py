@@ -1,6 +1,9 @@
 """The order of a study's points: what starts from another one waits for it, and for nothing else."""
 
+import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -88,3 +91,28 @@ def test_what_starts_from_a_failed_point_is_begun_and_says_so_itself(study, monk
     began, ended = run(study, monkeypatch, 2, lambda point: "finished" if point.label == "apart" else "failed")
     assert sorted(began) == ["apart", "long", "longer", "start"]
     assert ended == ["failed", "failed", "failed", "finished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_points_that_wait(study, monkeypatch, number):
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)  # the tests' own terminal is not the one that closes
+    pool, one = Pool(study, [], 1, evaluates=False), Pool._one
+    began = []
+
+    def stopped_in_the_first(self, point, cores):
+        if began:
+            return one(self, point, cores)
+        began.append(point.label)
+        os.kill(os.getpid(), number)
+        deadline = time.monotonic() + 10
+        while not self._stopping and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return "stopped"
+
+    monkeypatch.setattr(Pool, "_one", stopped_in_the_first)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        assert set(pool.run(study.points).values()) == {"stopped"} and began == ["start"]
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)

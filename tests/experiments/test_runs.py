@@ -21,9 +21,9 @@ def run(tmp_path):
     folder = tmp_path / "study" / "runs" / "abc"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(to_plain(run_config(tmp_path), RunConfig)))
-    points = [{"run_id": "abc", "label": "the rope one"}]
-    manifest = {"points": points, "evaluation": to_plain(EVALUATION)}
-    (tmp_path / "study" / "study.json").write_text(json.dumps(manifest))
+    points = [{"run_id": "abc", "label": "the rope one", "evaluation": to_plain(EVALUATION)}]
+    points += [{"run_id": "def", "label": "another", "evaluation": to_plain(EvaluationConfig(lengths=(8,)))}]
+    (tmp_path / "study" / "study.json").write_text(json.dumps({"points": points}))
     return folder
 
 
@@ -43,7 +43,10 @@ def test_a_run_whose_study_is_damaged_or_does_not_list_it_is_not_given_defaults(
     for content, words in (
         (json.dumps(manifest)[:20], r"study\.json cannot be read as JSON: "),
         (json.dumps(manifest | {"points": []}), r"study\.json does not list the run abc, so how "),
-        (json.dumps(manifest | {"evaluation": None}), r"study\.json is damaged: it does not say how"),
+        (
+            json.dumps({"points": [{"run_id": "abc", "label": "the rope one"}]}),
+            r"study\.json does not say how the run abc is evaluated; once it is removed, the command that trains ",
+        ),
     ):
         path.write_text(content)
         with pytest.raises(InvalidInput, match=words) as caught:

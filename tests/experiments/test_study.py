@@ -192,6 +192,20 @@ def test_the_manifest_says_how_far_every_point_is(file, tmp_path):
         write_manifest(study)
 
 
+def test_of_several_processes_the_first_writes_the_manifest_and_a_single_one_asks_for_no_device(
+    file, tmp_path, monkeypatch
+):
+    study = load(file(BASE), tmp_path)
+    asked = []
+    monkeypatch.setattr("jax.process_index", lambda: asked.append("index") or 1)
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    write_manifest(study)
+    assert not study.folder.exists() and asked == ["index"]
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: False)
+    write_manifest(study)
+    assert (study.folder / "study.json").exists() and asked == ["index"]
+
+
 def test_a_run_that_holds_the_lock_runs_whatever_else_its_folder_holds(tmp_path):
     with Lease(tmp_path):  # taken before config.json is written, while the text is prepared
         assert progress(tmp_path) == ("running", None)
@@ -214,3 +228,21 @@ def test_a_single_run_joins_the_points_of_its_study(file, tmp_path):
     assert manifest["swept"] == ["seed"]
     write_manifest(sweep)
     assert len(json.loads((sweep.folder / "study.json").read_text())["points"]) == 2
+
+
+def test_a_single_run_that_joins_leaves_the_others_their_evaluation_and_their_training_length(file, tmp_path):
+    source = file(swept({"label": "a"}, {"label": "b", "seed": 1}))
+
+    def listed(sweep, **overrides):
+        write_manifest(load(source, tmp_path, sweep, **overrides))
+        points = json.loads((tmp_path / "two" / "study.json").read_text())["points"]
+        return [(point["label"], point["train_length"], point["evaluation"]["lengths"]) for point in points]
+
+    usual = [128, 256, 512, 1024, 2048]
+    of_sweep = [("a", 128, usual), ("b", 128, usual)]
+    assert listed(True) == of_sweep
+    other = {"train__length": "64", "evaluation__lengths": "64,"}
+    assert listed(False, **other) == [*of_sweep, ("rope", 64, [64])]
+    # The run of the point "a", whose table is another file under another label; then its own table anew.
+    assert listed(False, evaluation__lengths="32,") == [*of_sweep, ("rope", 64, [64])]
+    assert listed(False, **other | {"evaluation__lengths": "96,"}) == [*of_sweep, ("rope", 64, [96])]

@@ -81,6 +81,13 @@ def test_a_configuration_that_cannot_be(study, tmp_path, overrides, words):
     assert leftovers(tmp_path) == []
 
 
+def test_a_configuration_file_that_changed_since_its_sweep_began(study, tmp_path):
+    ended = command("worker", study, "--output", tmp_path, "--point", "a run of before")
+    assert ended.status == 2
+    assert one_line(ended.err) == f"longreach: {study} changed since this sweep began; start it again"
+    assert leftovers(tmp_path) == []
+
+
 def test_a_batch_that_the_devices_do_not_divide(study, tmp_path):
     for changes, words in (
         (
@@ -216,7 +223,7 @@ def test_folders_that_are_no_runs(run, tmp_path):
         (("evaluation.lengths=0",), "config.evaluation.lengths = (0,) is not allowed"),
         (
             ("evaluation.lengths=(16, 200)",),
-            "tokens_per_document = 100 is not allowed; it must be at least 200, the longest of lengths, or 0",
+            "tokens_per_document = 100 is not allowed; it must be at least 200, the longest of lengths and ",
         ),
         (
             ("model.span.name=prefix",),

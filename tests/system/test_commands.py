@@ -1,7 +1,10 @@
 """Whole commands on a tiny study: run, run again, evaluate, sample, report, and a sweep that is stopped or fails."""
 
+import shutil
 import signal
 import time
+
+import pytest
 
 from experiments.runs import override_run, read_context, read_run
 from tests.system.tiny import command, end, logged_steps, losses, one_line, read_json, start, write_study
@@ -175,6 +178,21 @@ def test_train_takes_one_point_of_a_sweep_and_keeps_the_others_in_the_study(swep
     ]
 
 
+def test_train_takes_one_of_several_seeds_by_its_run(tmp_path):
+    config = write_study(tmp_path)
+    sweep = 'return [{"label": "rope", "seed": seed, "train.steps": 3} for seed in (0, 1)]'
+    config.write_text(f"{config.read_text().split('def get_sweep')[0]}def get_sweep():\n    {sweep}\n")
+    ended = command("train", config, "--output", tmp_path, "--point", "rope")
+    assert ended.status == 2
+    said = one_line(ended.err)
+    assert said.startswith("longreach: --point = 'rope' is several runs, of which this trains one; it must be one of ")
+    (run,) = [one.split()[0] for one in said.partition("one of ")[2].split(", ") if one.endswith("(seed 1)")]
+    ended = command("train", config, "--output", tmp_path, "--point", run)
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[-1] == f"run: {tmp_path / 'tiny' / 'runs' / run}"
+    assert read_json(tmp_path / "tiny" / "runs" / run / "config.json")["seed"] == 1
+
+
 def test_a_point_that_fails_says_why_and_stops_no_other(tmp_path):
     config = write_study(tmp_path)
     sweep = """
@@ -226,6 +244,26 @@ def test_a_sweep_that_is_stopped_stops_its_workers_and_goes_on_later(tmp_path):
     for point in points:
         run = output / "tiny" / "runs" / point["run_id"]
         assert [step for step, _ in losses(run)] == list(range(1, 601))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_single_run_that_is_stopped_after_training_says_how_to_go_on(swept, tmp_path, monkeypatch, number):
+    single = swept.config.with_name("single.py")
+    single.write_text(swept.config.read_text().split("def get_sweep")[0])
+    shutil.copytree(swept.output, tmp_path / "studies")
+    asked = ("run", single, "--output", tmp_path / "studies", "--config.evaluation.documents=1")
+    before = signal.getsignal(number)
+    monkeypatch.setattr("experiments.worker.evaluate_checkpoint", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr("experiments.report.write_report", lambda _: "page")
+    said = "stopped; the same command goes on from here"
+    assert command(*asked) == (0, f"report: page\n{said}\n", "")
+    # And in its report, where training and evaluation are done.
+    monkeypatch.setattr("experiments.worker.evaluate_checkpoint", lambda *_: None)
+    monkeypatch.setattr("experiments.report.write_report", lambda _: signal.raise_signal(number))
+    assert command(*asked) == (0, f"{said}\n", "")
+    assert signal.getsignal(number) is before
+    points = read_json(tmp_path / "studies" / "tiny" / "study.json")["points"]
+    assert [(point["status"], point["error"]) for point in points] == [("finished", None)] * 2
 
 
 def test_help_and_usage_errors(tmp_path):

@@ -243,5 +243,11 @@ def test_it_joins_what_was_measured_and_is_measured_once(tmp_path, monkeypatch):
     for lengths, measured in (((), True), ((LENGTH,), True), ((2 * LENGTH,), False)):
         evaluation = dataclasses.replace(CONFIG, attribution=lengths)
         assert checkpoint.all_measured(tmp_path, config, "first", evaluation) is measured
-    with pytest.raises(InvalidInput, match="more than the 8 tokens of training"):
-        evaluate(dataclasses.replace(CONFIG, attribution=(TRAINED,)))
+    # Of a study whose runs train at several lengths, each attributes what is beyond its own.
+    del said[:]
+    mixed = dataclasses.replace(CONFIG, attribution=(4, TRAINED, LENGTH))
+    assert checkpoint.all_measured(tmp_path, config, "first", mixed)
+    assert evaluate(mixed) == with_it and not scored
+    assert said == ["not attributed first at 4, 8: not beyond the 8 tokens of training"]
+    within = dataclasses.replace(CONFIG, attribution=(TRAINED,))
+    assert checkpoint.all_measured(tmp_path, config, "first", within) and evaluate(within) == with_it and not scored

@@ -1,15 +1,23 @@
 """Rules by the number of times a context is extended."""
 
+import json
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from experiments.evaluation.checkpoint import series_of
+from experiments.evaluation import checkpoint, suite
+from experiments.evaluation.checkpoint import Checkpoint, evaluate_checkpoint, series_of
 from experiments.evaluation.config import EvaluationConfig
 from experiments.evaluation.extension import extended, takes_factor
-from models.config import ModelConfig
+from experiments.evaluation.suite import Text
+from models.config import LayerConfig, ModelConfig
+from models.mixers import LinearMixer
 from models.positions import DynamicNTK, NoPosition, Rotary, Scaling, YaRN
+from models.positions.index import Clipped
 from models.positions.scaling import LongRoPE
 from models.positions.temperature import DroPETemperature, LogN
-from train.config import fill_lengths
+from train.config import RunConfig, TrainingConfig, fill_lengths
 
 RULES = [name for name in Scaling.registry if name != "none"]
 
@@ -59,3 +67,32 @@ def test_a_checkpoint_without_positions_is_read_under_the_temperature_of_each_le
     assert sharper.override["model.temperature.name"] == "drope"
     assert len(series_of(dropped.replace(temperature=LogN(128)), "log n", 128, evaluation)) == 1
     assert [one.label for one in series_of(ModelConfig(), "rope", 128, evaluation)] == ["rope", "rope · yarn"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pattern": (LayerConfig(mixer=LinearMixer()),)}, "mixer.name = 'linear'"),
+        ({"position": Rotary(index=Clipped(4))}, "position.index.name = 'clipped'"),
+    ],
+)
+def test_a_scaling_that_the_model_cannot_take_is_undefined_and_the_others_are_measured(
+    changes, words, tmp_path, monkeypatch
+):
+    def score(model, parameters, documents, windows, length, batch_tokens):
+        return [np.ones(window.stop - window.scored, np.float32) for window in windows]
+
+    text = Text([np.arange(21, dtype=np.int32)], [np.full(20, 2)], ("a",))
+    monkeypatch.setattr(suite, "score_windows", score)
+    monkeypatch.setattr(checkpoint, "_text", lambda *_: text)
+    monkeypatch.setattr(checkpoint, "load_tokenizer", lambda _: SimpleNamespace(vocabulary_size=8))
+    model = ModelConfig(vocabulary_size=8, layers=1, width=16, heads=2, **changes)
+    config = RunConfig(model=model, train=TrainingConfig(length=8))
+    evaluation = EvaluationConfig(lengths=(8, 16), scalings=("dynamic_ntk", "linear"), final_tokens=4, resamples=10)
+    opened = Checkpoint(tmp_path, config, model, {}, config.train.steps)
+    evaluate_checkpoint(opened, series_of(model, "rope", 8, evaluation), evaluation, lambda line: None)
+    tables = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "evaluation").iterdir()}
+    statuses = {name: {row["status"] for row in table["rows"]} for name, table in tables.items()}
+    assert statuses == {"rope": {"ok"}, "rope-dynamic-ntk": {"undefined"}, "rope-linear": {"ok"}}
+    assert words in tables["rope-dynamic-ntk"]["rows"][0]["reason"]
+    assert checkpoint.all_measured(tmp_path, config, "rope", evaluation)

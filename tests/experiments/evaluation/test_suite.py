@@ -174,6 +174,10 @@ def test_text_of_nothing_to_score_is_refused():
         ({"scalings": ("yarm",)}, "scalings = 'yarm' is not allowed; it must be one of"),
         ({"documents": 0}, "documents"),
         ({"tokens_per_document": -1}, "tokens_per_document"),
+        (
+            {"attribution": (8192,), "tokens_per_document": 4096},
+            "tokens_per_document = 4096 is not allowed; it must be at least 8192, the longest of lengths and ",
+        ),
         ({"context_bytes": (0,)}, "context_bytes"),
     ],
 )

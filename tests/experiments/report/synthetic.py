@@ -125,7 +125,6 @@ def write_run(
     run = folder / "runs" / run_id
     (run / "evaluation").mkdir(parents=True)
     config = {
-        "name": run_id,
         "seed": seed,
         "model": {"position": {"name": position}},
         "train": {"length": 128, "steps": 600, "batch_size": 32},
@@ -183,17 +182,17 @@ def write_run(
         (run / "evaluation" / f"{index:02d}.json").write_text(json.dumps(content))
 
 
-def write_study(folder: Path, points: list[dict], **fields) -> Path:
+def write_study(folder: Path, points: list[dict], train_length: int | None = 128, **fields) -> Path:
     """study.json over `points`, each with at least label and run_id."""
+    usual = {"overrides": {}, "train_length": train_length, "status": "finished", "error": None}
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "name": "quickstart",
         "title": "Which positional scheme reaches beyond its training length?",
         "description": "Six schemes, one small decoder, trained at 128 tokens and evaluated up to 2,048.",
         "created": "2031-01-02T10:00:00Z",
-        "train_length": 128,
         "swept": ["model.position.name"],
-        "points": [{"overrides": {}, "status": "finished", "error": None, **point} for point in points],
+        "points": [usual | point for point in points],
     }
     (folder / "study.json").write_text(json.dumps(content | fields))
     return folder

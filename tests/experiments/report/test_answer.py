@@ -219,6 +219,49 @@ def seeds_of(folder, label, ends, points):
         points.append({"label": label, "run_id": f"{label}{seed}"})
 
 
+def test_what_differs_in_more_than_its_seed_is_never_averaged(tmp_path):
+    points = []
+    seeds_of(tmp_path, "rope", (2.5, 2.7, 2.9, 2.9), points)
+    longer, looked_at = (tmp_path / "runs" / f"rope{seed}" / "config.json" for seed in (2, 1))
+    content = json.loads(longer.read_text())
+    longer.write_text(json.dumps(content | {"train": content["train"] | {"steps": 900}}))
+    looked_at.write_text(json.dumps(content | {"seed": 1, "train": content["train"] | {"log_every": 1}}))
+    # And one that started from another run than the first one did.
+    (tmp_path / "runs" / "rope3" / "config.json").write_text(json.dumps(content | {"seed": 0, "initial": {"run": "a"}}))
+
+    def labels(listed):
+        return [point.label for point in read_study(write_study(tmp_path, listed)).points]
+
+    assert labels(points[:2]) == ["rope", "rope"]
+    assert labels(points[:3]) == ["rope (rope0)", "rope (rope0)", "rope (rope2)"]
+    assert labels([points[0], points[3], points[1]]) == ["rope (rope0)", "rope (rope3)", "rope"]
+    # What never began is of no known configuration.
+    assert labels([*points[:2], {"label": "rope", "run_id": "later", "status": "missing"}]) == ["rope"] * 3
+    study = read_study(write_study(tmp_path, points[:3]))
+    text = " ".join(answer(study, collect_series(study)))
+    assert "rope (rope0) (mean of 2 seeds) loses 0.200" in text and "rope (rope2) 0.500" in text
+
+
+def test_runs_trained_on_other_text_are_named(tmp_path):
+    for label in ("rope", "alibi", "none"):
+        vocabulary = 512 if label == "none" else 2048  # of its own tokenizer, so it says nothing
+        trained_on = {"data_hash": label if label != "rope" else "usual"}
+        content = {"series": label, "train_length": 128, "rows": rows({128: 2.4, 512: 2.5}), "text": "t"}
+        write_run(tmp_path, label, [content], vocabulary=vocabulary, **trained_on)
+    write_run(tmp_path, "rope1", [{"series": "rope", "train_length": 128, "text": "t"}], seed=1, data_hash="usual")
+    points = [{"label": label.strip("1"), "run_id": label} for label in ("rope", "rope1", "alibi", "none")]
+
+    def notes(listed):
+        found = comparison_notes(collect_series(read_study(write_study(tmp_path, listed))))
+        return [note for note in found if "trained on" in note]
+
+    said = (
+        "alibi was trained on other text than the other series of the same tokenizer, which may be what they differ by"
+    )
+    assert notes(points) == [said]
+    assert notes([points[0], points[1], points[3]]) == []
+
+
 def test_a_scheme_is_not_ranked_by_the_seeds_that_survived(tmp_path):
     points = []
     seeds_of(tmp_path, "unstable", (2.1, None, 2.1), points)

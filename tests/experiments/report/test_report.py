@@ -547,6 +547,8 @@ def test_any_study_gives_a_whole_page(tmp_path_factory, points, train_length):
 def test_many_points_in_the_same_state_share_a_line(tmp_path):
     write_run(tmp_path, "a1", [evaluation("rope", "a1", 2.2, 0.1)])
     missing = [{"label": label, "seed": seed, "run_id": "", "status": "missing"} for seed in (0, 1) for label in "xyz"]
+    missing[-1]["train_length"] = 1024
     text = page_of(write_study(tmp_path, [{"label": "rope", "run_id": "a1"}, *missing])).text
     assert text.count("6 points missing, not run yet: x, y, z") >= 1
     assert "x (seed 0): missing" not in text
+    assert "trained at 128 and 1,024 tokens" in text
