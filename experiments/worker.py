@@ -29,7 +29,7 @@ def work(study: Study, point: Point, evaluates: bool) -> None:
         train(point.config, folder)
         if evaluates:
             evaluate(study, point)
-    except (InUse, Interrupted):
+    except (InUse, Interrupted, BrokenPipeError):  # the last: nobody reads the output any more
         raise
     except Exception as error:
         folder.mkdir(parents=True, exist_ok=True)

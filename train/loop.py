@@ -183,7 +183,7 @@ def _require_same_text(folder: Path, prepared: Prepared) -> None:
     except (OSError, ValueError):
         raise InvalidInput(f"{folder} cannot go on: its {PROVENANCE} is missing or damaged") from None
     names = {"tokenizer_hash": "tokenizer", "data_hash": "training text", "held_out_hash": "held-out text"}
-    for key, now in _hashes(prepared).items():
+    for key, now in prepared.hashes.items():
         if began.get(key) != now:
             raise InvalidInput(
                 f"{folder} cannot go on: it began with another {names[key]} than the configuration gives now; "
@@ -191,20 +191,12 @@ def _require_same_text(folder: Path, prepared: Prepared) -> None:
             )
 
 
-def _hashes(prepared: Prepared) -> dict[str, str]:
-    return {
-        "tokenizer_hash": prepared.tokenizer.hash,
-        "data_hash": prepared.train.hash,
-        "held_out_hash": prepared.held_out.hash,
-    }
-
-
 def _describe(config: RunConfig, folder: Path, prepared: Prepared, parameters: int, active: int, first: int) -> None:
     """Writes what the run is before it starts, or goes on from step `first`."""
     write_json(folder / "config.json", to_plain(config, RunConfig))
     facts = continued(folder / PROVENANCE, first) | {
         "run_id": run_id(config),
-        **_hashes(prepared),
+        **prepared.hashes,
         "tokenizer_report": dataclasses.asdict(prepared.tokenizer_report),
         "parameters": parameters,
         "active_parameters": active,
