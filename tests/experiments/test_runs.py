@@ -1,5 +1,6 @@
 """Finding a run folder again, and what may be changed of it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from experiments.evaluation.checkpoint import LONGEST_NAME, evaluation_file
 from experiments.evaluation.config import EvaluationConfig
 from experiments.runs import Context, override_run, read_context, read_run
+from models.config import LayerConfig
 from models.errors import InvalidInput
 from models.positions.scaling.yarn import YaRN
 from tests.system.tiny import run_config
@@ -73,6 +75,43 @@ def test_the_model_and_the_evaluation_may_be_overridden_and_nothing_else(run):
     assert override_run(trained, context, {}).changes == {}
     with pytest.raises(InvalidInput, match=r"config\.train\.steps cannot be overridden here"):
         override_run(trained, context, {"train.steps": "5"})
+
+
+STATED = {
+    "position": {"name": "rope", "scaling": {"name": "none"}},
+    "span": {"name": "full"},
+    "temperature": {"name": "none"},
+    "mixer": {"name": "softmax"},
+    "experts": {"name": "none"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("position", "position.scaling.name", "yarn"),
+        ("position", "position.name", "alibi"),
+        ("span", "span.name", "sliding"),
+        ("temperature", "temperature.name", "drope"),
+        ("mixer", "mixer.query_key_norm", "rms"),
+        ("experts", "experts.name", "token_choice"),
+    ],
+)
+def test_a_change_that_no_layer_would_take_is_refused(run, name, path, value):
+    assert set(STATED) == {field.name for field in dataclasses.fields(LayerConfig)}
+    trained = read_run(run)
+    context = read_context(run, trained)
+    change, before = {f"model.{path}": value}, override_run(trained, context, {}).model
+    wanted = rf"^config\.model\.{path} would change nothing: model\.pattern states {name} for every layer, so config\."
+    everywhere = {"model.pattern": [{name: STATED[name]}, STATED]}
+    with pytest.raises(InvalidInput, match=wanted) as caught:
+        override_run(trained, context, everywhere | change)
+    assert "\n" not in str(caught.value)
+    # One layer that leaves it open takes it; what stays as it was is no change.
+    somewhere = override_run(trained, context, {"model.pattern": [STATED, {}]} | change).model
+    layer = getattr(somewhere, f"layer_{name}")
+    assert layer(1) == getattr(somewhere, name) != layer(0) == getattr(before, name)
+    assert override_run(trained, context, everywhere).model.pattern[1] == somewhere.pattern[0]
 
 
 def test_every_label_makes_a_file_name(tmp_path):
