@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from models.errors import InvalidInput
 from train.configuration import from_config_dict, to_config_dict
 from train.corpora import SPLITS, Books, Corpus, Document, Files, HuggingFace, Python, Shakespeare
-from train.corpora.corpus import SplitByName, decode, held_out_names
+from train.corpora.corpus import SplitByName, document_of, held_out_names
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,6 @@ def test_the_fingerprint_changes_with_names_texts_and_share():
     assert len({base.fingerprint(), *(other.fingerprint() for other in others)}) == 1 + len(others)
 
 
-def test_decode_prefers_utf8_and_keeps_line_ends():
-    assert decode("naïve\r\n".encode()) == "naïve\r\n"
-    assert decode("naïve\r\n".encode("latin-1")) == "naïve\r\n"
-    assert decode("naïve 😀\r\n".encode("utf-16")) == "naïve 😀\r\n"
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_utf8_is_preferred_and_line_ends_are_kept(encoding):
+    assert document_of("it", "naïve\r\n".encode(encoding)) == ("it", "naïve\r\n")
