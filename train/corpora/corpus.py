@@ -31,6 +31,8 @@ class Corpus:
 
     registry: ClassVar[Registry] = Registry("data.corpus.name")
     name: ClassVar[str]
+    # The field that says what is held out, where the corpus does not fix it.
+    split_field: ClassVar[str | None] = None
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of a split, always in the same order; none is empty, and none is in both splits.
@@ -38,6 +40,10 @@ class Corpus:
         Raises InvalidInput where the text is missing, cannot be obtained or is empty.
         """
         raise NotImplementedError
+
+    def split_advice(self) -> str:
+        """What to add to the refusal of a split that is too small; nothing where the splits are fixed."""
+        return f"; data.corpus.{self.split_field} changes what is held out" if self.split_field else ""
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with any name, text or split. Reads the corpus once."""
@@ -55,6 +61,8 @@ class SplitByName(Corpus):
     held_out: share of the documents that is held out, between 0 and 1. Each split gets at least one document where
       there are two or more; a single document gives its last `held_out` of characters instead.
     """
+
+    split_field: ClassVar[str | None] = "held_out"
 
     held_out: float = 0.1
 

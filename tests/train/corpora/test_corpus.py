@@ -35,6 +35,15 @@ def test_every_alternative_is_registered_and_survives_configuration():
         assert from_config_dict(Corpus, to_config_dict(example)) == example
 
 
+def test_what_changes_the_splits_is_a_field():
+    named = {name: cls.split_field for name, cls in Corpus.registry.items() if cls.split_field}
+    assert named == {"files": "held_out", "python": "held_out", "hugging_face": "held_out_split"}
+    for name, field in named.items():
+        assert field in {f.name for f in dataclasses.fields(Corpus.registry[name])}
+    assert Files("a").split_advice() == "; data.corpus.held_out changes what is held out"
+    assert Books().split_advice() == ""
+
+
 @given(names=st.lists(st.text(max_size=8), min_size=2, max_size=40, unique=True), share=st.floats(0.001, 0.999))
 def test_held_out_names_are_some_but_not_all_and_depend_on_the_names_alone(names, share):
     chosen = held_out_names(names, share)
