@@ -14,6 +14,7 @@ from models.positions.scaling.yarn import YaRN
 from tests.system.tiny import run_config
 from train.config import RunConfig
 from train.configuration import to_plain
+from train.files import write_json
 
 EVALUATION = EvaluationConfig(lengths=(16, 32))
 
@@ -114,9 +115,14 @@ def test_a_change_that_no_layer_would_take_is_refused(run, name, path, value):
     assert override_run(trained, context, everywhere).model.pattern[1] == somewhere.pattern[0]
 
 
-def test_every_label_makes_a_file_name(tmp_path):
+def test_every_label_makes_a_file_name_of_its_own(tmp_path):
     assert evaluation_file(tmp_path, "RoPE · ntk") == tmp_path / "evaluation" / "rope-ntk.json"
     long = [evaluation_file(tmp_path, "x" * 300 + tail).name for tail in "ab"]
     assert long[0] != long[1] and max(map(len, long)) < LONGEST_NAME + 20
+    alike = ["a b", "a_b", "a.b", "A b", "a · b"]
+    for label in alike:
+        write_json(evaluation_file(tmp_path, label), {"series": label})
+    assert evaluation_file(tmp_path, "a b").name == "a-b.json"
+    assert [json.loads(evaluation_file(tmp_path, label).read_text())["series"] for label in alike] == alike
     odd = [evaluation_file(tmp_path, label).name for label in ("…", "语", "β 0.1", "γ 0.1", "bias 1", "bias -1")]
     assert odd[0] != odd[1] and min(map(len, odd)) > len(".json")

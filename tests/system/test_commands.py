@@ -105,6 +105,16 @@ def test_another_step_or_way_to_measure_never_takes_the_place_of_the_studys_own_
         (written,) = mark(run).keys() - before.keys()
         assert read_json(written)["override"] == differs
         written.unlink()
+    for asked in (
+        ("--label", "rope", "--step", 8),
+        ("--label", "rope", "--config.model.position.scaling.name=yarn"),
+        ("--label", "rope", "--config.evaluation.documents=1"),
+    ):
+        ended = command("evaluate", run, *asked)
+        assert ended.status == 2 and "--label = 'rope' is not allowed; it must be another than 'rope'" in one_line(
+            ended.err
+        )
+    assert command("evaluate", run, "--label", "rope").status == 0
     assert mark(run) == before
 
 
