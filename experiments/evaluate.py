@@ -13,6 +13,7 @@ from experiments.evaluation.checkpoint import (
     series_of,
 )
 from experiments.runs import override_run, read_context, read_run
+from models.errors import require
 
 
 def main() -> None:
@@ -34,12 +35,17 @@ def main() -> None:
         changes["step"] = arguments.step
         details.append(f"step {arguments.step}")
     label = arguments.label or ", ".join([context.label, *details])
+    own = [one.label for one in series_of(trained.model, context.label, trained.train.length, context.evaluation)]
     if under.model != trained.model:
         checkpoint = regrouped(checkpoint, under.model)
         series = [overridden(checkpoint, label, under.model, changes)]
     else:
         alone = series_of(checkpoint.model, label, trained.train.length, under.evaluation)
         series = [one._replace(override=changes | one.override) for one in alone]
+    if changes or label != context.label:
+        for one in series:
+            why = f"another than {one.label!r}, as the study calls a table of its own, which this one would replace"
+            require(one.label not in own, "--label", label, why)
     evaluate_checkpoint(checkpoint, series, under.evaluation, functools.partial(print, flush=True))
     for one in series:
         print(f"results: {evaluation_file(arguments.run, one.label)}")

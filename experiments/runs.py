@@ -9,7 +9,7 @@ from experiments.config import StudyConfig
 from experiments.evaluation.config import EvaluationConfig
 from experiments.overrides import apply_overrides, changed
 from experiments.study import MANIFEST, read_manifest
-from models.config import ModelConfig
+from models.config import LayerConfig, ModelConfig
 from models.errors import InvalidInput
 from train.config import RunConfig
 from train.configuration import from_config_dict, to_config_dict
@@ -75,7 +75,8 @@ class Overridden(NamedTuple):
 def override_run(config: RunConfig, context: Context, overrides: dict[str, str]) -> Overridden:
     """Applies overrides of `model` and of `evaluation`.
 
-    Raises InvalidInput for an override of anything else: what is trained cannot be changed any more.
+    Raises InvalidInput for an override of anything else, as what is trained cannot be changed any more, and for one
+    that no layer would take.
     """
     study = StudyConfig(
         **{f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig)}, evaluation=context.evaluation
@@ -89,4 +90,20 @@ def override_run(config: RunConfig, context: Context, overrides: dict[str, str])
     opened = to_config_dict(study)
     apply_overrides(StudyConfig, opened, overrides)
     closed = from_config_dict(StudyConfig, opened)
-    return Overridden(closed.model, closed.evaluation, changed(study, closed))
+    changes = changed(study, closed)
+    _require_taken(closed.model, changes)
+    return Overridden(closed.model, closed.evaluation, changes)
+
+
+def _require_taken(model: ModelConfig, changes: dict[str, Any]) -> None:
+    """Raises InvalidInput for a change of what every layer of the pattern states for itself: the numbers would be those
+    of the run as it is, under a label that says otherwise."""
+    for name in (field.name for field in dataclasses.fields(LayerConfig)):
+        if any(getattr(layer, name) is None for layer in model.pattern):
+            continue
+        for path in changes:
+            if path.split(".")[:2] == ["model", name]:
+                raise InvalidInput(
+                    f"config.{path} would change nothing: model.pattern states {name} for every layer, so "
+                    "config.model.pattern is what must be overridden"
+                )

@@ -33,6 +33,7 @@ def main() -> None:
     arguments, overrides = parser.parse()
     require(arguments.tokens >= 1, "--tokens", arguments.tokens, "at least 1")
     require(arguments.samples >= 1, "--samples", arguments.samples, "at least 1")
+    require(0 <= arguments.seed < 2**32, "--seed", arguments.seed, "at least 0 and below 4294967296")
     sampler = Sampler(arguments.temperature, arguments.top_k, arguments.top_p)
     trained = read_run(arguments.run)
     under = override_run(trained, read_context(arguments.run, trained), overrides)
@@ -45,9 +46,12 @@ def main() -> None:
     model.require_length("--tokens plus the prompt", len(prompt) + arguments.tokens)
     prompts = jnp.tile(prompt, (arguments.samples, 1))
     parameters = unroll_parameters(model, checkpoint.parameters)
-    model = dataclasses.replace(model, layer_loop="unroll")
+    # The fused kernel takes whole rows alone, and a new token is none.
+    model = model.replace(layer_loop="unroll", attention="auto" if model.attention == "fused" else model.attention)
+    sampler = dataclasses.replace(sampler, vocabulary_size=tokenizer.vocabulary_size)
     valid = jnp.ones(prompts.shape, bool)
-    tokens = np.asarray(generate(model, sampler, arguments.tokens, parameters, prompts, valid, arguments.seed))
+    seed = np.uint32(arguments.seed)
+    tokens = np.asarray(generate(model, sampler, arguments.tokens, parameters, prompts, valid, seed))
     for number, row in enumerate(tokens):
         if number:
             print("-" * 40)

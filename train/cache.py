@@ -17,6 +17,9 @@ from pathlib import Path
 from models.errors import InvalidInput
 from train.files import flush
 
+# What a file system without locks, as some across a network are, answers to a wish for one.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
 
 def cache_folder() -> Path:
     """LONGREACH_CACHE if set, else `longreach` in the XDG cache folder (by default `~/.cache`). It need not exist."""
@@ -34,7 +37,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     returns; so `folder` exists with everything in it or not at all, whatever is killed when. Safe under concurrent
     processes and threads. Whatever `build` raises passes through and leaves nothing behind.
 
-    Raises InvalidInput where the cache cannot be written (no permission, no space left).
+    Raises InvalidInput where the cache cannot be written (no permission, no space left) or locked.
     """
     folder = Path(folder)
     if folder.exists():
@@ -74,9 +77,11 @@ def _said_in_one_line(folder: Path) -> Iterator[None]:
             reason = (error.strerror or str(error)).lower()
         else:
             raise
-        raise InvalidInput(
-            f"the cache cannot hold {folder}: {reason}; LONGREACH_CACHE may name another folder"
-        ) from error
+        raise _refusal(folder, reason) from error
+
+
+def _refusal(folder: Path, reason: str) -> InvalidInput:
+    return InvalidInput(f"the cache cannot hold {folder}: {reason}; LONGREACH_CACHE may name another folder")
 
 
 def _lock(folder: Path) -> Path:
@@ -92,6 +97,10 @@ def _exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"waiting for another process that prepares {folder}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise _refusal(folder, f"its file system offers no locks ({error.strerror})") from error
         yield
 
 

@@ -10,11 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.errors import require_choice
+from models.errors import InvalidInput, require_choice
 from train.batches import PACKINGS
 from train.cache import build_once, cache_folder
 from train.corpora import Corpus, Shakespeare, Split
-from train.store import TokenStore
+from train.store import TokenStore, TooLittleText
 from train.tokenizers import Tokenizer, TokenizerRecipe, TokenizerReport, load_tokenizer, tokenizer_report
 from train.tokenizers.file import File
 
@@ -92,7 +92,11 @@ def _tokenizer(corpus: Corpus, fingerprint: str, recipe: TokenizerRecipe) -> Tok
 def _store(corpus: Corpus, fingerprint: str, split: Split, tokenizer: Tokenizer) -> TokenStore:
     def build(folder: Path) -> None:
         _say(f"encoding the {split} split of the {corpus.name} corpus, once")
-        TokenStore.build(folder, corpus.documents(split), tokenizer)
+        try:
+            TokenStore.build(folder, corpus.documents(split), tokenizer)
+        except TooLittleText as error:
+            which = "training" if split == "train" else "held-out"
+            raise InvalidInput(f"the {which} split of {error}{corpus.split_advice()}") from None
 
     key = _key(corpus=fingerprint, split=split, tokenizer=tokenizer.hash)
     return TokenStore.open(build_once(cache_folder() / "stores" / key, build))

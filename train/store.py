@@ -30,6 +30,10 @@ class Encoder(Protocol):
         """Token ids and the bytes of UTF-8 each stands for, both int32 [N]; the lengths sum to the text's bytes."""
 
 
+class TooLittleText(InvalidInput):
+    """A split of a corpus from which no token can be predicted."""
+
+
 class TokenStore:
     """Documents one after the other, each opened by the boundary token, whose byte length is 0.
 
@@ -72,8 +76,8 @@ class TokenStore:
     def build(cls, folder: Path, documents: Iterable[Document], tokenizer: Encoder) -> "TokenStore":
         """Writes a store into `folder` (made if absent), one document in memory at a time, and opens it.
 
-        Documents without text are left out. Raises InvalidInput where fewer than 2 tokens of text are left, or where
-        one token stands for more than 65,535 bytes.
+        Documents without text are left out. Raises TooLittleText where fewer than 2 tokens of text are left, and
+        InvalidInput where one token stands for more than 65,535 bytes.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +105,7 @@ class TokenStore:
         token_count = starts[-1]
         text_tokens = token_count - len(names)
         if text_tokens < 2:
-            raise InvalidInput(
+            raise TooLittleText(
                 f"data.corpus holds {len(names)} documents of {text_tokens} tokens in all; it must hold at least 2"
             )
         document_starts = np.array(starts, dtype="<i8")

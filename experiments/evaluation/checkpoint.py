@@ -175,13 +175,22 @@ def _scaled(model: ModelConfig, label: str, trained: int, name: str) -> Series:
 
 
 def evaluation_file(folder: Path, label: str) -> Path:
-    """Where the results of a series lie. A label that makes no file name, or too long a one, or one that others may
-    make too, is told by its hash."""
+    """Where the results of a series lie. A label that makes no file name, or too long a one, or one under which the
+    results of another label lie already, is told by its hash."""
     name = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+    path = folder / "evaluation" / f"{name}.json"
     plain = re.fullmatch(r"[a-z0-9_., ]*", label.lower().replace(" · ", " "))
-    if plain is None or not 0 < len(name) <= LONGEST_NAME:
-        name = f"{name[:LONGEST_NAME]}-{hash_of(label)}".lstrip("-")
-    return folder / "evaluation" / f"{name}.json"
+    if plain is None or not 0 < len(name) <= LONGEST_NAME or _series_in(path) not in (None, label):
+        path = path.with_name(f"{name[:LONGEST_NAME]}-{hash_of(label)}".lstrip("-") + ".json")
+    return path
+
+
+def _series_in(path: Path) -> str | None:
+    """The label of the results in a file; None where there are none that can be read."""
+    try:
+        return json.loads(path.read_text())["series"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def evaluate_checkpoint(

@@ -11,6 +11,16 @@ from models.positions.scheme import Tokens
 Array = jax.Array
 
 
+# Compute capabilities from which on cuDNN has the kernel, and takes heads of more than 128.
+AMPERE, HOPPER = (8, 0), (9, 0)
+
+
+def compute_capability() -> tuple[int, ...]:
+    """Of the first GPU of this process, whose kind the others are; (0,) of one that is not NVIDIA's."""
+    parts = str(getattr(jax.local_devices(backend="gpu")[0], "compute_capability", "")).split(".")
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (0,)
+
+
 def why_not_fused(
     rule: AttentionRule,
     q_BxHxLxK: Array,
@@ -23,10 +33,14 @@ def why_not_fused(
     size = q_BxHxLxK.shape[-1]
     if jax.default_backend() != "gpu":
         return f"needs a GPU; this is {jax.default_backend()}"
+    capability = compute_capability()
+    if capability < AMPERE:
+        return "needs an NVIDIA GPU of compute capability 8.0 or later"
     if q_BxHxLxK.dtype not in (jnp.bfloat16, jnp.float16):
         return f"needs bfloat16 or float16, not {q_BxHxLxK.dtype}"
-    if size > 256 or size % 8:
-        return f"needs a head size of at most 256 and a multiple of 8, not {size}"
+    largest = 256 if capability >= HOPPER else 128
+    if size > largest or size % 8:
+        return f"needs a head size of at most {largest} on this GPU and a multiple of 8, not {size}"
     if not rule.scheme.plain_logits():
         return f"position.name = {rule.scheme.name!r} changes logits"
     if rule.soft_cap:

@@ -1,5 +1,6 @@
 """Finding a run folder again, and what may be changed of it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 from experiments.evaluation.checkpoint import LONGEST_NAME, evaluation_file
 from experiments.evaluation.config import EvaluationConfig
 from experiments.runs import Context, override_run, read_context, read_run
+from models.config import LayerConfig
 from models.errors import InvalidInput
 from models.positions.scaling.yarn import YaRN
 from tests.system.tiny import run_config
 from train.config import RunConfig
 from train.configuration import to_plain
+from train.files import write_json
 
 EVALUATION = EvaluationConfig(lengths=(16, 32))
 
@@ -78,9 +81,51 @@ def test_the_model_and_the_evaluation_may_be_overridden_and_nothing_else(run):
         override_run(trained, context, {"train.steps": "5"})
 
 
-def test_every_label_makes_a_file_name(tmp_path):
+STATED = {
+    "position": {"name": "rope", "scaling": {"name": "none"}},
+    "span": {"name": "full"},
+    "temperature": {"name": "none"},
+    "mixer": {"name": "softmax"},
+    "experts": {"name": "none"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("position", "position.scaling.name", "yarn"),
+        ("position", "position.name", "alibi"),
+        ("span", "span.name", "sliding"),
+        ("temperature", "temperature.name", "drope"),
+        ("mixer", "mixer.query_key_norm", "rms"),
+        ("experts", "experts.name", "token_choice"),
+    ],
+)
+def test_a_change_that_no_layer_would_take_is_refused(run, name, path, value):
+    assert set(STATED) == {field.name for field in dataclasses.fields(LayerConfig)}
+    trained = read_run(run)
+    context = read_context(run, trained)
+    change, before = {f"model.{path}": value}, override_run(trained, context, {}).model
+    wanted = rf"^config\.model\.{path} would change nothing: model\.pattern states {name} for every layer, so config\."
+    everywhere = {"model.pattern": [{name: STATED[name]}, STATED]}
+    with pytest.raises(InvalidInput, match=wanted) as caught:
+        override_run(trained, context, everywhere | change)
+    assert "\n" not in str(caught.value)
+    # One layer that leaves it open takes it; what stays as it was is no change.
+    somewhere = override_run(trained, context, {"model.pattern": [STATED, {}]} | change).model
+    layer = getattr(somewhere, f"layer_{name}")
+    assert layer(1) == getattr(somewhere, name) != layer(0) == getattr(before, name)
+    assert override_run(trained, context, everywhere).model.pattern[1] == somewhere.pattern[0]
+
+
+def test_every_label_makes_a_file_name_of_its_own(tmp_path):
     assert evaluation_file(tmp_path, "RoPE · ntk") == tmp_path / "evaluation" / "rope-ntk.json"
     long = [evaluation_file(tmp_path, "x" * 300 + tail).name for tail in "ab"]
     assert long[0] != long[1] and max(map(len, long)) < LONGEST_NAME + 20
+    alike = ["a b", "a_b", "a.b", "A b", "a · b"]
+    for label in alike:
+        write_json(evaluation_file(tmp_path, label), {"series": label})
+    assert evaluation_file(tmp_path, "a b").name == "a-b.json"
+    assert [json.loads(evaluation_file(tmp_path, label).read_text())["series"] for label in alike] == alike
     odd = [evaluation_file(tmp_path, label).name for label in ("…", "语", "β 0.1", "γ 0.1", "bias 1", "bias -1")]
     assert odd[0] != odd[1] and min(map(len, odd)) > len(".json")

@@ -1,5 +1,6 @@
 """Which tokens may come next and how often, against what transformers computed."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -69,6 +70,15 @@ def test_frequencies_are_the_probabilities_of_what_is_kept(sampler):
     assert (np.abs(frequency - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / draws) + 1e-9).all()
 
 
+@pytest.mark.parametrize("sampler", [Sampler(0), Sampler(3.0), Sampler(1.0, 2, 0.9)])
+def test_ids_beyond_the_vocabulary_are_never_drawn(sampler):
+    """Whatever their logits; among the others it is as if there were no more."""
+    logits, draws = jnp.tile(random(7, seed=2).at[5:].add(9.0), (200, 1)), jax.random.key(3)
+    assert sampler.sample(logits, draws).max() >= 5
+    known = dataclasses.replace(sampler, vocabulary_size=5)
+    np.testing.assert_array_equal(known.sample(logits, draws), sampler.sample(logits[:, :5], draws))
+
+
 def test_keeping_everything_changes_nothing():
     for same in (top_k(LOGITS, 0), top_k(LOGITS, LOGITS.shape[1]), top_k(LOGITS, 1000), top_p(LOGITS, 1.0)):
         np.testing.assert_array_equal(same, LOGITS)
@@ -80,6 +90,7 @@ def test_keeping_everything_changes_nothing():
         ({"temperature": -0.1}, r"^temperature = -0\.1 is not allowed; it must be at least 0"),
         ({"temperature": float("nan")}, r"^temperature = nan"),
         ({"top_k": -1}, r"^top_k = -1 is not allowed; it must be at least 0"),
+        ({"vocabulary_size": 0}, r"^vocabulary_size = 0 is not allowed; it must be at least 1, or None"),
         ({"top_p": 0.0}, r"^top_p = 0\.0 is not allowed; it must be above 0 and at most 1$"),
         ({"top_p": 1.1}, r"^top_p = 1\.1 "),
     ],

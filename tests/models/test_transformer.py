@@ -289,6 +289,15 @@ def test_fresh_parameters_follow_the_seed_and_start_at_the_stated_sizes():
     assert (layers["attention_input_norm"]["scale"] == 1).all()
 
 
+def test_fresh_parameters_need_no_fused_kernel():
+    """Which takes whole documents, on a GPU alone."""
+    fused, wanted = (
+        jax.eval_shape(lambda config=config: init_parameters(config, 0))
+        for config in (TINY.replace(attention="fused"), TINY)
+    )
+    assert nn.meta.unbox(fused) == nn.meta.unbox(wanted)
+
+
 def test_a_learned_table_refuses_a_longer_text():
     config = TINY.replace(position=Learned(length=LENGTH - 1))
     with pytest.raises(InvalidInput, match=r"^length = 12 is not allowed; it must be at most 11: .*'learned'"):

@@ -256,6 +256,8 @@ def test_beyond_a_learned_table_a_row_is_undefined_and_a_sample_refused(study, t
         (("--samples", 0), "--samples = 0 is not allowed"),
         (("--temperature", -1), "temperature = -1.0 is not allowed"),
         (("--top-p", 0), "top_p = 0.0 is not allowed"),
+        (("--seed", -1), "--seed = -1 is not allowed; it must be at least 0 and below 4294967296"),
+        (("--seed", 2**32), "--seed = 4294967296 is not allowed"),
     ],
 )
 def test_samples_that_cannot_be_drawn(run, arguments, words):

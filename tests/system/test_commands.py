@@ -108,6 +108,16 @@ def test_another_step_or_way_to_measure_never_takes_the_place_of_the_studys_own_
         (written,) = mark(run).keys() - before.keys()
         assert read_json(written)["override"] == differs
         written.unlink()
+    for asked in (
+        ("--label", "rope", "--step", 8),
+        ("--label", "rope", "--config.model.position.scaling.name=yarn"),
+        ("--label", "rope", "--config.evaluation.documents=1"),
+    ):
+        ended = command("evaluate", run, *asked)
+        assert ended.status == 2 and "--label = 'rope' is not allowed; it must be another than 'rope'" in one_line(
+            ended.err
+        )
+    assert command("evaluate", run, "--label", "rope").status == 0
     assert mark(run) == before
 
 
@@ -157,6 +167,23 @@ def test_sample_writes_text_and_greedy_text_is_always_the_same(swept):
     assert one.out == two.out and one.out.startswith("while ")
     varied = command("sample", swept.run_folder("alibi"), "--samples", 3, "--tokens", 6, "--seed", 1)
     assert varied.status == 0 and varied.out.count("-" * 40) == 2
+
+
+def test_sample_takes_the_largest_seed_and_does_without_the_fused_kernel(swept):
+    """That kernel takes whole rows alone: a model trained with it decodes by another implementation."""
+    asked = ("sample", swept.run_folder("alibi"), "--tokens", 6, "--seed", 2**32 - 1)
+    plain = command(*asked)
+    assert plain.status == 0, plain.err
+    assert command(*asked, "--config.model.attention=fused") == plain
+
+
+def test_sample_draws_nothing_that_the_tokenizer_does_not_know(tmp_path):
+    config = write_study(tmp_path)
+    asked = ("--point", "rope", "--config.train.steps=3", "--config.model.vocabulary_size=3000")
+    assert command("train", config, "--output", tmp_path / "studies", *asked).status == 0
+    (run,) = (tmp_path / "studies" / "tiny" / "runs").iterdir()
+    ended = command("sample", run, "--tokens", 12, "--temperature", 2, "--top-p", 1)
+    assert ended.status == 0, ended.err
 
 
 def test_train_takes_one_point_of_a_sweep_and_keeps_the_others_in_the_study(swept, tmp_path):

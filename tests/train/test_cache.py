@@ -1,6 +1,7 @@
 """The cache holds complete entries or none, whoever builds, fails, dies or comes at the same time."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -88,6 +89,21 @@ def test_an_unusable_cache_is_one_line_and_foreign_errors_pass_through(tmp_path)
 
     with pytest.raises(PermissionError):
         build_once(tmp_path / "entry", foreign)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line_that_names_the_folder_and_the_variable(tmp_path, monkeypatch, code):
+    def refuse(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InvalidInput) as caught:
+        build_once(tmp_path / "entry", lambda folder: None)
+    assert str(caught.value) == (
+        f"the cache cannot hold {tmp_path / 'entry'}: its file system offers no locks ({os.strerror(code)}); "
+        "LONGREACH_CACHE may name another folder"
+    )
+    assert not (tmp_path / "entry").exists()
 
 
 def test_two_processes_build_one_entry_once(tmp_path):

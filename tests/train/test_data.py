@@ -101,10 +101,16 @@ def test_an_empty_corpus_leaves_no_entry(cache, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="holds no text"):
         prepare(DataConfig(corpus=Files(str(tmp_path / "empty"))), Byte())
-    (tmp_path / "empty" / "a.txt").write_text("ab")
-    with pytest.raises(InvalidInput, match="must hold at least 2"):
-        prepare(DataConfig(corpus=Files(str(tmp_path / "empty"))), Byte())
-    assert not [entry for entry in entries(cache) if entry.startswith("stores")]
+    for text, split in (("ab", "training"), ("abcdefgh", "held-out")):
+        (tmp_path / "empty" / "a.txt").write_text(text)
+        with pytest.raises(InvalidInput) as caught:
+            prepare(DataConfig(corpus=Files(str(tmp_path / "empty"))), Byte())
+        assert str(caught.value) == (
+            f"the {split} split of data.corpus holds 1 documents of 1 tokens in all; it must hold at least 2; "
+            "data.corpus.held_out changes what is held out"
+        )
+        # Of the second text, the training split is one that can be used.
+        assert len([entry for entry in entries(cache) if entry.startswith("stores")]) == (split == "held-out")
 
 
 def test_concurrent_runs_share_one_build(cache, data):

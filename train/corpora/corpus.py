@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -20,12 +21,18 @@ class Document(NamedTuple):
     text: str
 
 
+class Latin1Document(Document):
+    """One whose file is not UTF-8, so that its text is of other bytes than the file: those of the UTF-8 of Latin-1."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Where text comes from. An alternative's fields are its configuration."""
 
     registry: ClassVar[Registry] = Registry("data.corpus.name")
     name: ClassVar[str]
+    # The field that says what is held out, where the corpus does not fix it.
+    split_field: ClassVar[str | None] = None
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of a split, always in the same order; none is empty, and none is in both splits.
@@ -33,6 +40,10 @@ class Corpus:
         Raises InvalidInput where the text is missing, cannot be obtained or is empty.
         """
         raise NotImplementedError
+
+    def split_advice(self) -> str:
+        """What to add to the refusal of a split that is too small; nothing where the splits are fixed."""
+        return f"; data.corpus.{self.split_field} changes what is held out" if self.split_field else ""
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with any name, text or split. Reads the corpus once."""
@@ -50,6 +61,8 @@ class SplitByName(Corpus):
     held_out: share of the documents that is held out, between 0 and 1. Each split gets at least one document where
       there are two or more; a single document gives its last `held_out` of characters instead.
     """
+
+    split_field: ClassVar[str | None] = "held_out"
 
     held_out: float = 0.1
 
@@ -79,9 +92,23 @@ class SplitByName(Corpus):
                 yield document
 
     def fingerprint(self) -> str:
+        """The same; and says on standard error how many files it took for Latin-1."""
         digest = hashlib.sha256(f"{self.held_out!r}\0".encode())
-        update(digest, self.every_document())
+        update(digest, _saying_what_is_latin_1(self.every_document()))
         return digest.hexdigest()
+
+
+def _saying_what_is_latin_1(documents: Iterable[Document]) -> Iterator[Document]:
+    count, first = 0, ""
+    for document in documents:
+        if isinstance(document, Latin1Document):
+            count, first = count + 1, first or document.name
+        yield document
+    if count:
+        which = f"the file {first} is not UTF-8 and was"
+        if count > 1:
+            which = f"{count} files, of which {first} is the first, are not UTF-8 and were"
+        print(f"data.corpus: {which} read as Latin-1", file=sys.stderr, flush=True)
 
 
 def held_out_names(names: Iterable[str], share: float) -> set[str]:
@@ -100,12 +127,12 @@ def update(digest, documents: Iterable[Document]) -> None:
             digest.update(data)
 
 
-def decode(data: bytes) -> str:
-    """UTF-16 where the bytes begin with its mark, UTF-8 where they are valid UTF-8, else Latin-1, which any bytes are.
-    Line ends are kept."""
+def document_of(name: str, data: bytes) -> Document:
+    """A file's text: UTF-16 where its bytes begin with that mark, UTF-8 where they are valid UTF-8, else Latin-1, which
+    any bytes are. Line ends are kept."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace")
+        return Document(name, data.decode("utf-16", "replace"))
     try:
-        return data.decode("utf-8")
+        return Document(name, data.decode("utf-8"))
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return Latin1Document(name, data.decode("latin-1"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import InvalidInput, invalid, require
-from train.corpora.corpus import Corpus, Document, SplitByName, decode
+from train.corpora.corpus import Corpus, Document, SplitByName, document_of
 
 
 @Corpus.registry.register("files")
@@ -15,9 +15,9 @@ from train.corpora.corpus import Corpus, Document, SplitByName, decode
 class Files(SplitByName):
     """A file is a document; a `.jsonl` file is one document per line, a JSON object whose `text_field` is the text.
 
-    Text is kept as it is, line ends included. A file that is not valid UTF-8 is read as Latin-1; JSON must be UTF-8,
-    and halves of surrogate pairs in it, which are no characters, become U+FFFD. A folder is walked recursively in
-    sorted order; files and folders whose names start with a dot are passed over.
+    Text is kept as it is, line ends included. A file that is not valid UTF-8 is read as Latin-1, and that is said; JSON
+    must be UTF-8, and halves of surrogate pairs in it, which are no characters, become U+FFFD. A folder is walked
+    recursively in sorted order; files and folders whose names start with a dot are passed over.
 
     path: a file or folder.
     text_field: the field of a JSON object that holds the text.
@@ -36,10 +36,12 @@ class Files(SplitByName):
             try:
                 if file.suffix == ".jsonl":
                     yield from self._lines(name, file)
-                elif text := decode(file.read_bytes()):
-                    if "\0" in text:
-                        raise InvalidInput(f"data.corpus.path: {file} is not text: it holds a zero byte")
-                    yield Document(name, text)
+                    continue
+                document = document_of(name, file.read_bytes())
+                if "\0" in document.text:
+                    raise InvalidInput(f"data.corpus.path: {file} is not text: it holds a zero byte")
+                if document.text:
+                    yield document
             except OSError as error:
                 raise InvalidInput(f"data.corpus.path: {file} cannot be read: {error.strerror}") from error
 

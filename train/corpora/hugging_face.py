@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from models.errors import InvalidInput, invalid, require, require_choice
 from train.corpora.corpus import SPLITS, Corpus, Document, Split
@@ -23,6 +23,8 @@ class HuggingFace(Corpus):
     train_split, held_out_split: their names in the dataset; slices such as "train[:90%]" are allowed.
     revision: branch, tag or commit on the hub; a commit pins the content.
     """
+
+    split_field: ClassVar[str | None] = "held_out_split"
 
     dataset: str
     subset: str | None = None

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from models.errors import InvalidInput, require_choice
 from train.cache import build_once, cache_folder
-from train.corpora.corpus import SPLITS, Corpus, Document, Split, decode
+from train.corpora.corpus import SPLITS, Corpus, Document, Split, document_of
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,4 @@ class PackagedCorpus(Corpus):
                     if file is not None:
                         data[name] = file.read()
         for name in sorted(data):
-            yield Document(name, self.clean(decode(data[name])))
+            yield Document(name, self.clean(document_of(name, data[name]).text))

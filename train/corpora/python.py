@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import invalid, require
-from train.corpora.corpus import Corpus, Document, SplitByName, decode
+from train.corpora.corpus import Corpus, Document, SplitByName, document_of
 
 # Installed packages are not the standard library; tests repeat what they test.
 EXCLUDED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
@@ -43,12 +43,13 @@ class Python(SplitByName):
 def _sources(name: str, root: Path) -> Iterator[Document]:
     """The source files below a folder, or the file itself, in sorted order, named from `name` on."""
     if root.is_file():
-        yield Document(f"{name}.py", decode(root.read_bytes()))
+        yield document_of(f"{name}.py", root.read_bytes())
         return
     found = []
     for parent, folders, files in os.walk(root):
         folders[:] = [folder for folder in folders if folder not in EXCLUDED_FOLDERS]
         found += [Path(parent, file) for file in files if file.endswith(".py")]
     for relative, file in sorted((file.relative_to(root).as_posix(), file) for file in found):
-        if text := decode(file.read_bytes()):
-            yield Document(f"{name}/{relative}", text)
+        document = document_of(f"{name}/{relative}", file.read_bytes())
+        if document.text:
+            yield document

@@ -43,7 +43,11 @@ def known_length(original_length: int | None) -> int:
 
 @dataclass(frozen=True)
 class Scaling:
-    """A rule for the rotary frequencies; at factor 1 every rule gives plain RoPE exactly.
+    """A rule for the rotary frequencies.
+
+    At factor 1, with its other fields at their defaults, every rule gives plain RoPE exactly: `dynamic_ntk`, which
+    follows the current length, up to the original one, and all others at any length. (Lists that `longrope` is given
+    hold whatever its factor, which its temperature alone looks at.)
 
     A rule which refers to the length before scaling has a field `original_length`, in tokens; None stands for the
     length trained at, to be filled in before use: using it unfilled raises InvalidInput.

@@ -34,13 +34,44 @@ def test_without_a_gpu_it_is_refused():
         attend("fused", PLAIN, {}, *vectors(), tokens, tokens)
 
 
-def test_each_reason_is_named(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+class GPU:
+    """What jax tells of one."""
+
+    def __init__(self, compute_capability):
+        self.compute_capability = compute_capability
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Pretends to compute on a GPU; one of compute capability 9.0 unless told another."""
+
+    def choose(capability):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(jax, "local_devices", lambda backend: [GPU(capability)])
+
+    choose("9.0")
+    return choose
+
+
+@pytest.mark.parametrize(("capability", "largest"), [("8.0", 128), ("8.9", 128), ("9.0", 256), ("10.3", 256)])
+def test_the_largest_head_depends_on_the_gpu(gpu, capability, largest):
+    gpu(capability)
+    assert reason(size=largest) is None
+    wanted = f"needs a head size of at most {largest} on this GPU and a multiple of 8, not {largest + 8}"
+    assert reason(size=largest + 8) == wanted
+
+
+@pytest.mark.parametrize("capability", ["7.5", "gfx942"])
+def test_a_gpu_without_the_kernel_is_refused(gpu, capability):
+    gpu(capability)
+    assert reason() == "needs an NVIDIA GPU of compute capability 8.0 or later"
+
+
+def test_each_reason_is_named(gpu):
     assert reason() is None
     assert reason(AttentionRule(Rotary(), Sliding(4))) is None
     assert "float32" in reason(dtype=jnp.float32)
-    assert reason(size=12) == "needs a head size of at most 256 and a multiple of 8, not 12"
-    assert "not 264" in reason(size=264)
+    assert reason(size=12) == "needs a head size of at most 256 on this GPU and a multiple of 8, not 12"
     assert "'alibi' changes logits" in reason(AttentionRule(ALiBi(), Full()))
     assert "'rope' changes logits" in reason(AttentionRule(Rotary(scaling=DynamicNTK(original_length=4)), Full()))
     assert reason(AttentionRule(Rotary(), And((Full(),)))) == "span.name = 'and' is not known to the kernel"
@@ -52,13 +83,12 @@ def test_each_reason_is_named(monkeypatch):
     assert why_not_fused(PLAIN, q, k, tokens, tokens, random(4)) == "mixer.sink = 'learned' is not known to the kernel"
 
 
-def test_the_kernel_knows_two_spans(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+def test_the_kernel_knows_two_spans(gpu):
     known = [name for name, cls in Visibility.registry.items() if reason(AttentionRule(Rotary(), cls())) is None]
     assert known == ["full", "sliding"]
 
 
-def test_auto_picks_by_device_and_size(monkeypatch):
+def test_auto_picks_by_device_and_size(gpu, monkeypatch):
     called = []
     for name in attention.IMPLEMENTATIONS:
         monkeypatch.setitem(attention.IMPLEMENTATIONS, name, lambda *_, name=name, **__: called.append(name))

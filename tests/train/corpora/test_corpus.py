@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from models.errors import InvalidInput
 from train.configuration import from_config_dict, to_config_dict
 from train.corpora import SPLITS, Books, Corpus, Document, Files, HuggingFace, Python, Shakespeare
-from train.corpora.corpus import SplitByName, decode, held_out_names
+from train.corpora.corpus import SplitByName, document_of, held_out_names
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ def test_every_alternative_is_registered_and_survives_configuration():
     assert set(Corpus.registry) == {"books", "files", "hugging_face", "python", "shakespeare"}
     for example in (Books(), Files("a"), HuggingFace("d"), Python(packages=("numpy",)), Shakespeare()):
         assert from_config_dict(Corpus, to_config_dict(example)) == example
+
+
+def test_what_changes_the_splits_is_a_field():
+    named = {name: cls.split_field for name, cls in Corpus.registry.items() if cls.split_field}
+    assert named == {"files": "held_out", "python": "held_out", "hugging_face": "held_out_split"}
+    for name, field in named.items():
+        assert field in {f.name for f in dataclasses.fields(Corpus.registry[name])}
+    assert Files("a").split_advice() == "; data.corpus.held_out changes what is held out"
+    assert Books().split_advice() == ""
 
 
 @given(names=st.lists(st.text(max_size=8), min_size=2, max_size=40, unique=True), share=st.floats(0.001, 0.999))
@@ -97,7 +106,6 @@ def test_the_fingerprint_changes_with_names_texts_and_share():
     assert len({base.fingerprint(), *(other.fingerprint() for other in others)}) == 1 + len(others)
 
 
-def test_decode_prefers_utf8_and_keeps_line_ends():
-    assert decode("naïve\r\n".encode()) == "naïve\r\n"
-    assert decode("naïve\r\n".encode("latin-1")) == "naïve\r\n"
-    assert decode("naïve 😀\r\n".encode("utf-16")) == "naïve 😀\r\n"
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_utf8_is_preferred_and_line_ends_are_kept(encoding):
+    assert document_of("it", "naïve\r\n".encode(encoding)) == ("it", "naïve\r\n")

@@ -79,6 +79,21 @@ def test_missing_and_empty_are_refused(tmp_path):
         Files("")
 
 
+def test_files_that_are_not_utf8_are_counted_once(tmp_path, capsys):
+    for name, encoding in (("a", "utf-8"), ("b", "latin-1"), ("c", "utf-16")):
+        (tmp_path / name).write_text("größer", encoding)
+    corpus = Files(str(tmp_path))
+    corpus.fingerprint()
+    assert capsys.readouterr().err == "data.corpus: the file b is not UTF-8 and was read as Latin-1\n"
+    (tmp_path / "d").write_bytes(b"gr\xf6\xdfer")
+    corpus.fingerprint()
+    documents(tmp_path)
+    assert (
+        capsys.readouterr().err
+        == "data.corpus: 2 files, of which b is the first, are not UTF-8 and were read as Latin-1\n"
+    )
+
+
 def test_the_fingerprint_follows_content_not_place(tmp_path):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
