@@ -266,7 +266,7 @@ def _held_out_batches(config: RunConfig, prepared: Prepared, mesh: Mesh) -> list
     try:
         batches = _batches(dataclasses.replace(config, seed=0), prepared.held_out, mesh)
     except InvalidInput as error:
-        raise InvalidInput(f"the held-out text does not fit: {error}") from None
+        raise InvalidInput(f"the held-out text does not fit: {error}{config.data.corpus.split_advice()}") from None
     return [put_batch(mesh, batches[k], config.sharding.rules) for k in range(config.train.evaluation_batches)]
 
 
