@@ -9,7 +9,7 @@ diverged. Expect post-norm (Xiong et al. 2020) to learn nothing but word frequen
 learning rate high, with gradients that vanish below the last layer, and to be among the best where it is shallow; and
 placements that scale down what a sublayer adds (rezero, scaled, layer_scale) ahead of pre-norm in the deep stack.
 
-small: 4 and 64 layers, two seeds, about 80 minutes of one CPU core. tiny: a few minutes, one seed, and says nothing but
+small: 4 and 64 layers, two seeds, about 90 minutes of one CPU core. tiny: a few minutes, one seed, and says nothing but
 that everything runs. large: wider layers and more steps, for one large GPU.
 """
 
