@@ -44,8 +44,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(tmp_pat
             assert (f"from step {going_on}" if going_on else "from scratch") in ended.out
         saved = saved_steps(folder / "checkpoints")
         going_on, reached = saved[-1] if saved else 0, logged_steps(folder)
-        # A save may be under way while the next steps are taken, but not while the next save is.
-        assert going_on >= reached // EVERY * EVERY - EVERY
+        # A save may be under way until the next one begins, which is after its step was logged.
+        assert going_on >= (reached - 1) // EVERY * EVERY - EVERY
     ended = end(start("train", file, "--output", output))
     assert ended.status == 0, ended.err
     assert is_finished(folder) and not list((folder / "checkpoints").glob("*tmp*"))
