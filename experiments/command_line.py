@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from models.errors import InvalidInput
 from train.allocator import keep_freed_memory
+from train.signals import handled_by
 
 OVERRIDES_HELP = (
     "Any field of the configuration can be set: --config.train.steps=500 --config.model.position.name=alibi "
@@ -116,15 +117,8 @@ def stop_requests(handle: Callable[[int, FrameType | None], None] | None = None)
             raise Stopped
         handle(number, frame)
 
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        handled.append(signal.SIGHUP)
-    before = {number: signal.signal(number, called) for number in handled}
-    try:
+    with handled_by(called):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -30,6 +30,7 @@ from train.metrics import MetricsWriter, numbers
 from train.progress import Progress, peak_flops
 from train.provenance import continued
 from train.sharding import batch_devices, build_mesh, process_rows, put_batch, require_batch
+from train.signals import STOP, handled_by
 from train.step import Trainer, TrainState
 
 # So many steps in a row that are not finite, and the run goes back to its last checkpoint.
@@ -346,13 +347,10 @@ class _Stop:
 def _stop_requests() -> Iterator[_Stop]:
     """Turns the first ctrl-C, SIGTERM or hang-up into a request to stop; a second one stops at once."""
     stop = _Stop()
-    handled = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        handled.append(signal.SIGHUP)
+    together = jax.process_count() > 1
 
     def handle(number, frame):
-        if jax.process_count() > 1:
-            # The runtime itself listens for SIGTERM and tells the other processes.
+        if together:
             signal.raise_signal(signal.SIGTERM)
             return
         if stop.signalled:
@@ -361,16 +359,9 @@ def _stop_requests() -> Iterator[_Stop]:
             raise Interrupted("stopped before it took a step; run it again to go on")
         stop.signalled = True
 
-    try:
-        before = {number: signal.signal(number, handle) for number in handled}
-    except ValueError:  # Not the main thread: signals are somebody else's.
+    # Of several processes, the runtime itself listens for SIGTERM and tells the others.
+    with handled_by(handle, [number for number in STOP if not (together and number == signal.SIGTERM)]):
         yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Silent:
