@@ -27,7 +27,10 @@ except Stopped:
 
 def test_a_terminal_that_closes_is_a_request_to_stop_which_lines_for_it_do_not_disturb():
     terminal, its_end = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", WAITS], cwd=ROOT, stdout=its_end, stderr=its_end)
+    # In a session of its own, so that no hang-up reaches it but the one sent here.
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS], cwd=ROOT, stdout=its_end, stderr=its_end, start_new_session=True
+    )
     os.close(its_end)
     assert os.read(terminal, 5) == b"ready"
     os.close(terminal)
